@@ -1,0 +1,2 @@
+//! The `inlet` binary.
+fn main() {}

@@ -1,0 +1,17 @@
+//! Plain data: what a webhook, a submission, a lead and an outcome are.
+//!
+//! Must not know: where any of it is stored, sent or received. No I/O, no clock, no store, no MongoDB.
+
+pub mod identity;
+pub mod outcome;
+pub mod person;
+pub mod reference;
+pub mod submission;
+pub mod webhook;
+
+pub use identity::derived_id;
+pub use outcome::{Ended, Outcome, Reason, TaskKey};
+pub use person::{Address, ContactType, Country, Person, Phone};
+pub use reference::{Account, Campaign, FacebookKey, User};
+pub use submission::{LeadChange, LeadId, Names, Reading, Submission};
+pub use webhook::{Method, Webhook, WebhookId};
