@@ -2,4 +2,6 @@
 //!
 //! Data flows one way: intake -> store -> pipeline -> store -> sync -> MongoDB.
 
+pub mod clock;
 pub mod model;
+pub mod store;

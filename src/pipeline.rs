@@ -1,0 +1,141 @@
+//! The lead pipeline: from stored webhooks to leads, contacts, conversations, deals and outcomes.
+//!
+//! Must not know: HTTP, MongoDB. What a webhook means is worked out beforehand ([`prepare`]), outside any transaction;
+//! what becomes of it is decided purely ([`plan`]) over what the transaction reads, and written by one place
+//! ([`apply`]) together with the outcome (R25).
+
+mod apply;
+mod assignee;
+mod contact;
+mod conversation;
+mod deal;
+pub mod facebook;
+pub mod freshness;
+mod lead;
+pub mod lookout;
+mod plan;
+pub mod prepare;
+pub mod replay;
+mod settle;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::model::{TaskKey, Webhook};
+use crate::store::{Snapshot, Store, StoreError};
+use crate::worker::{Step, StepError, Worker};
+use freshness::Freshness;
+use prepare::{Desk, Prepared};
+pub use settle::{Limits, Settling};
+
+/// Tasks in one transaction: enough to share its fsyncs, few enough to keep it short.
+const BATCH_MAX: usize = 256;
+/// How long the pipeline sleeps when nothing tells it to wake.
+const POLL: Duration = Duration::from_millis(500);
+
+/// What every part of the pipeline works with.
+pub struct Shared {
+    /// The store.
+    pub store: Arc<Store>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Which reference data was read when.
+    pub freshness: Freshness,
+    /// Bounds and retries.
+    pub limits: Limits,
+}
+
+/// Works through webhooks in order of arrival, and through tasks that are due.
+pub struct Pipeline {
+    shared: Arc<Shared>,
+}
+
+impl Pipeline {
+    /// A pipeline over a store.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+impl Worker for Pipeline {
+    fn name(&self) -> &'static str {
+        "pipeline"
+    }
+
+    async fn step(&mut self) -> Result<Step, StepError> {
+        let shared = Arc::clone(&self.shared);
+        let batch = tokio::task::spawn_blocking(move || Batch::gather(&shared)).await??;
+        if batch.is_empty() {
+            return Ok(Step::Idle);
+        }
+        let settling = Settling::new(&self.shared);
+        self.shared.store.write(move |tables| batch.settle(tables, &settling)).await?;
+        self.shared.store.signals().push.notify_one();
+        self.shared.store.signals().graph.notify_one();
+        Ok(Step::Busy)
+    }
+
+    async fn wait(&mut self) {
+        let woken = self.shared.store.signals().pipeline.notified();
+        let _ = tokio::time::timeout(POLL, woken).await;
+    }
+}
+
+/// Tasks prepared for one transaction.
+struct Batch {
+    tasks: Vec<(TaskKey, Prepared)>,
+    cursor: Option<u64>,
+}
+
+impl Batch {
+    fn gather(shared: &Shared) -> Result<Self, StoreError> {
+        let snapshot = shared.store.read()?;
+        let desk = Desk::new(shared);
+        let mut tasks = Vec::new();
+        for key in snapshot.due(shared.clock.now_ms(), BATCH_MAX / 2)? {
+            tasks.push((key, due_task(&snapshot, &desk, key)?));
+        }
+        let after = shared.store.levels().cursor();
+        let fresh = snapshot.webhooks_after(after, BATCH_MAX - tasks.len())?;
+        let cursor = fresh.last().map(|(seq, _)| *seq);
+        for (seq, webhook) in fresh {
+            tasks.push((TaskKey::webhook(seq), first_look(&desk, seq, webhook)));
+        }
+        Ok(Self { tasks, cursor })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    fn settle(self, tables: &mut crate::store::Tables<'_>, settling: &Settling) -> Result<(), StoreError> {
+        for (key, prepared) in self.tasks {
+            settling.settle(tables, key, prepared)?;
+        }
+        self.cursor.map_or(Ok(()), |cursor| tables.set_number("cursor", cursor))
+    }
+}
+
+fn first_look(desk: &Desk<'_>, seq: u64, webhook: Result<Webhook, StoreError>) -> Prepared {
+    match webhook {
+        Ok(webhook) => desk.webhook(seq, &webhook),
+        Err(error) => Prepared::dead(&error),
+    }
+}
+
+/// A task that was begun before: its webhook is read again.
+fn due_task(snapshot: &Snapshot, desk: &Desk<'_>, key: TaskKey) -> Result<Prepared, StoreError> {
+    Ok(due_webhook(snapshot, key)?.map_or_else(|dead| dead, |webhook| desk.task(key, &webhook)))
+}
+
+/// The webhook of a task begun before, or the task's end where the webhook cannot be read any more.
+fn due_webhook(snapshot: &Snapshot, key: TaskKey) -> Result<Result<Webhook, Prepared>, StoreError> {
+    match snapshot.webhook(key.seq) {
+        Ok(Some(webhook)) => Ok(Ok(webhook)),
+        Ok(None) => Ok(Err(Prepared::dead(&"the webhook is no longer stored"))),
+        Err(error @ StoreError::Corrupt { .. }) => Ok(Err(Prepared::dead(&error))),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,263 @@
+//! The one place that writes a plan: contact, conversation, lead, deal, keys and changes, in the caller's transaction.
+
+use bson::oid::ObjectId;
+use bson::{Document, RawDocument};
+use redb::ReadableTable;
+
+use super::contact;
+use super::plan::{Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, RepeatMessage, identify, plan};
+use super::prepare::Draft;
+use super::settle::Settling;
+use crate::model::{Outcome, TaskKey};
+use crate::store::changes::Change;
+use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored};
+use crate::store::{StoreError, Tables};
+
+/// Makes the lead, or finds it made.
+pub(super) fn lead(
+    tables: &mut Tables<'_>,
+    key: TaskKey,
+    draft: &Draft,
+    settling: &Settling,
+) -> Result<Outcome, StoreError> {
+    let identity = identify(draft);
+    let (repeated, facts) = gather(tables, draft, &identity, settling)?;
+    match plan(draft, &identity, &facts, &settling.identity.node) {
+        Plan::Repeat { of, news } => {
+            if let (Some(news), Some(lead_row)) = (news, repeated) {
+                write_news(tables, news, &facts, lead_row)?;
+            }
+            Ok(Outcome::Duplicate { of })
+        }
+        Plan::New(new) => {
+            write_new(tables, key, draft, &identity, &facts, *new)?;
+            Ok(Outcome::Lead { id: identity.id.bytes() })
+        }
+    }
+}
+
+/// Reads what the decision depends on; also the row of the lead that is repeated.
+fn gather(
+    tables: &Tables<'_>,
+    draft: &Draft,
+    identity: &LeadIdentity,
+    settling: &Settling,
+) -> Result<(Option<u64>, Facts), StoreError> {
+    let mut facts = Facts::default();
+    let repeated = repeated_row(tables, draft, identity, settling)?;
+    let contact = match repeated {
+        Some(row) => {
+            let lead = tables.document(Collection::Leads.row(row))?;
+            let fields_hash = lead.lead.map_or([0; 32], |facts| facts.fields_hash);
+            facts.repeated = Some(KnownLead { id: lead.settled_id().bytes(), fields_hash });
+            lead.links.contact
+        }
+        None => contact_row(tables, draft)?,
+    };
+    if let Some(row) = contact {
+        facts.contact = Some(known_contact(tables, row)?);
+        facts.has_conversation = tables.conversations.get(row)?.is_some();
+    }
+    let last_user = tables.last_users.get(&draft.campaign.id.bytes())?;
+    facts.last_user = last_user.map(|user| ObjectId::from_bytes(*user.value()));
+    Ok((repeated, facts))
+}
+
+fn repeated_row(
+    tables: &Tables<'_>,
+    draft: &Draft,
+    identity: &LeadIdentity,
+    settling: &Settling,
+) -> Result<Option<u64>, StoreError> {
+    let Some(first_copy) = &identity.first_copy else {
+        return Ok(tables.keys.get(&identity.id.bytes())?.map(|row| row.value()));
+    };
+    let Some(copy) = tables.first_copies.get(first_copy)? else { return Ok(None) };
+    let (arrived_at_ms, row) = copy.value();
+    let apart_ms = u128::from(draft.arrived_at_ms.abs_diff(arrived_at_ms));
+    Ok((apart_ms <= settling.limits.dedupe_window.as_millis()).then_some(row))
+}
+
+/// By e-mail, else by phone (R20).
+fn contact_row(tables: &Tables<'_>, draft: &Draft) -> Result<Option<u64>, StoreError> {
+    if !draft.campaign.add_to_crm {
+        return Ok(None);
+    }
+    let keys = contact::keys(&draft.person);
+    for hash in contact::key_hashes(&draft.campaign, &keys) {
+        if let Some(row) = tables.contact_keys.get(&hash)? {
+            return Ok(Some(row.value()));
+        }
+    }
+    Ok(None)
+}
+
+fn known_contact(tables: &Tables<'_>, row: u64) -> Result<KnownContact, StoreError> {
+    let stored = tables.document(Collection::Contacts.row(row))?;
+    let body = Document::try_from(stored.body()?).map_err(|_| StoreError::Corrupt { table: "documents" })?;
+    Ok(KnownContact { row, body, keys: stored.contact.unwrap_or_default() })
+}
+
+fn write_new(
+    tables: &mut Tables<'_>,
+    key: TaskKey,
+    draft: &Draft,
+    identity: &LeadIdentity,
+    facts: &Facts,
+    new: NewLead,
+) -> Result<(), StoreError> {
+    let contact = write_contact(tables, draft, new.contact, facts)?;
+    let lead = write_lead(tables, key, draft, identity, contact, &new.lead)?;
+    let owner = contact.unwrap_or(lead);
+    let (conversation, room) = match new.opening {
+        Some(opening) => open_conversation(tables, contact, lead, owner, &opening)?,
+        None => conversation_of(tables, owner)?,
+    };
+    let links = Links { contact, lead: Some(lead), conversation: Some(conversation), room: Some(room) };
+    let seed = identity.id.bytes();
+    add(tables, Collection::Messages, Stored::new(seed, &new.message).with_links(links))?;
+    if let Some(deal) = new.deal {
+        let id = crate::model::derived_id("deal", &[&seed]).bytes();
+        let links = Links { contact, lead: Some(lead), ..Links::default() };
+        add(tables, Collection::Deals, Stored::new(id, &deal).with_links(links))?;
+    }
+    if let Some(user) = new.user {
+        tables.last_users.insert(&draft.campaign.id.bytes(), &user.bytes())?;
+    }
+    Ok(())
+}
+
+fn write_lead(
+    tables: &mut Tables<'_>,
+    key: TaskKey,
+    draft: &Draft,
+    identity: &LeadIdentity,
+    contact: Option<u64>,
+    body: &RawDocument,
+) -> Result<u64, StoreError> {
+    let id = identity.id.bytes();
+    let mut lead = Stored::new(id, body).with_links(Links { contact, ..Links::default() });
+    lead.lead = Some(LeadFacts {
+        task: key,
+        fields_hash: draft.fields_hash,
+        without_id: identity.first_copy.is_some(),
+        arrived_at_ms: draft.arrived_at_ms,
+    });
+    let row = add(tables, Collection::Leads, lead)?;
+    let taken = tables.keys.insert(&id, row)?.is_some();
+    assert!(!taken, "lead {} was about to be made twice", identity.id);
+    if let Some(first_copy) = &identity.first_copy {
+        tables.first_copies.insert(first_copy, (draft.arrived_at_ms, row))?;
+    }
+    Ok(row)
+}
+
+/// Writes the contact's plan; returns its row.
+fn write_contact(
+    tables: &mut Tables<'_>,
+    draft: &Draft,
+    plan: contact::Plan,
+    facts: &Facts,
+) -> Result<Option<u64>, StoreError> {
+    match plan {
+        contact::Plan::None | contact::Plan::Impossible => Ok(None),
+        contact::Plan::New { body, keys } => {
+            let mut stored = Stored::new(ObjectId::new().bytes(), &body);
+            stored.contact = Some(keys.clone());
+            let row = add(tables, Collection::Contacts, stored)?;
+            index_contact(tables, draft, &keys, row)?;
+            Ok(Some(row))
+        }
+        contact::Plan::Merge { body, keys } => {
+            let Some(known) = &facts.contact else { return Ok(None) };
+            merge_contact(tables, known.row, &body, keys.clone())?;
+            index_contact(tables, draft, &keys, known.row)?;
+            Ok(Some(known.row))
+        }
+    }
+}
+
+/// The change log gets the contact as it was, so that the push can tell a person's edit from our own value (R30).
+fn merge_contact(
+    tables: &mut Tables<'_>,
+    number: u64,
+    body: &RawDocument,
+    keys: ContactKeys,
+) -> Result<(), StoreError> {
+    let row = Collection::Contacts.row(number);
+    let mut stored = tables.document(row)?;
+    let before = std::mem::replace(&mut stored.body, body.as_bytes().to_vec());
+    stored.contact = Some(keys);
+    tables.put_document(row, &stored)?;
+    tables.append_change(row, Change::Again { before: &before })
+}
+
+/// The oldest contact keeps a key (R20).
+fn index_contact(tables: &mut Tables<'_>, draft: &Draft, keys: &ContactKeys, row: u64) -> Result<(), StoreError> {
+    for hash in contact::key_hashes(&draft.campaign, keys) {
+        if tables.contact_keys.get(&hash)?.is_none() {
+            tables.contact_keys.insert(&hash, row)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_conversation(
+    tables: &mut Tables<'_>,
+    contact: Option<u64>,
+    lead: u64,
+    owner: u64,
+    opening: &super::conversation::Opening,
+) -> Result<(u64, u64), StoreError> {
+    let none = [0; 12];
+    let links = Links { contact, lead: contact.is_none().then_some(lead), ..Links::default() };
+    let conversation = add(tables, Collection::Conversations, Stored::new(none, &opening.conversation).with_links(links))?;
+    let links = Links { conversation: Some(conversation), ..Links::default() };
+    let room = add(tables, Collection::Rooms, Stored::new(none, &opening.room).with_links(links))?;
+    let links = Links { room: Some(room), ..links };
+    let message = add(tables, Collection::Messages, Stored::new(none, &opening.message).with_links(links))?;
+    tables.conversations.insert(owner, (conversation, room, message))?;
+    Ok((conversation, room))
+}
+
+fn conversation_of(tables: &Tables<'_>, owner: u64) -> Result<(u64, u64), StoreError> {
+    let rows = tables.conversations.get(owner)?.ok_or(StoreError::Corrupt { table: "conversations" })?;
+    let (conversation, room, _) = rows.value();
+    Ok((conversation, room))
+}
+
+fn write_news(tables: &mut Tables<'_>, news: News, facts: &Facts, lead: u64) -> Result<(), StoreError> {
+    let contact = facts.contact.as_ref().map(|known| known.row);
+    if let (contact::Plan::Merge { body, keys }, Some(row)) = (news.contact, contact) {
+        merge_contact(tables, row, &body, keys)?;
+    }
+    match news.message {
+        Some(message) => write_repeat_message(tables, message, contact, lead),
+        None => Ok(()),
+    }
+}
+
+fn write_repeat_message(
+    tables: &mut Tables<'_>,
+    message: RepeatMessage,
+    contact: Option<u64>,
+    lead: u64,
+) -> Result<(), StoreError> {
+    if tables.keys.get(&message.seed)?.is_some() {
+        return Ok(());
+    }
+    let (conversation, room) = conversation_of(tables, contact.unwrap_or(lead))?;
+    let links = Links { contact, lead: Some(lead), conversation: Some(conversation), room: Some(room) };
+    let mut stored = Stored::new(message.seed, &message.body).with_links(links);
+    stored.payload = Some(message.payload.into_bytes());
+    let row = add(tables, Collection::Messages, stored)?;
+    tables.keys.insert(&message.seed, row)?;
+    Ok(())
+}
+
+/// Stores a new document and its change.
+fn add(tables: &mut Tables<'_>, collection: Collection, stored: Stored) -> Result<u64, StoreError> {
+    let row = tables.add_document(collection, &stored)?;
+    tables.append_change(row, Change::First)?;
+    Ok(row.number)
+}

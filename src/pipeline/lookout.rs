@@ -1,0 +1,134 @@
+//! Reads reference data for tasks that must not be decided on a stale cache (R13).
+//!
+//! Pointed reads are coalesced by what they ask for, a few at a time, and not repeated within seconds.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::oid::ObjectId;
+use futures_util::future::try_join_all;
+use inlet_sync::ports::{Replica, ReplicaEvent};
+
+use super::Shared;
+use crate::model::TaskKey;
+use crate::store::reference::{Reference, StoreReplica};
+use crate::store::tasks::{Need, WaitsFor};
+use crate::store::{StoreError, Tables};
+use crate::worker::{Step, StepError, Worker};
+
+/// Tasks of one account looked at in one step.
+const LOOK_MAX: usize = 256;
+/// Pointed reads under way at once.
+const READS_MAX: usize = 16;
+const POLL: Duration = Duration::from_millis(100);
+
+/// Whoever can be asked for reference data.
+pub trait PointedRead: Send + Sync + 'static {
+    /// Reads what `need` names, and the cached campaigns `cached` that claim to match it, as they are now.
+    fn read(
+        &self,
+        need: &Need,
+        cached: Vec<ObjectId>,
+    ) -> impl Future<Output = Result<Vec<ReplicaEvent>, StepError>> + Send;
+}
+
+/// The worker.
+pub struct Lookout<R> {
+    shared: Arc<Shared>,
+    replica: Arc<StoreReplica>,
+    upstream: R,
+}
+
+/// What tasks that wait come to.
+#[derive(Default)]
+struct Look {
+    ready: Vec<TaskKey>,
+    needs: HashSet<Need>,
+}
+
+impl<R: PointedRead> Lookout<R> {
+    /// A lookout that asks `upstream`.
+    pub fn new(shared: Arc<Shared>, replica: Arc<StoreReplica>, upstream: R) -> Self {
+        Self { shared, replica, upstream }
+    }
+
+    fn look(&self, reference: &Reference) -> Result<Look, StoreError> {
+        let snapshot = self.shared.store.read()?;
+        let now_ms = self.shared.clock.now_ms();
+        let freshness = &self.shared.freshness;
+        let mut look = Look::default();
+        for (key, since) in snapshot.awaiting(LOOK_MAX)? {
+            let Some((task, _)) = snapshot.task(key)? else { continue };
+            let WaitsFor::Reference { need, .. } = task.waits_for else { continue };
+            if freshness.may_decide(reference, &need, since.cast_signed()) {
+                look.ready.push(key);
+            } else if look.needs.len() < READS_MAX && freshness.may_read(&need, now_ms) {
+                look.needs.insert(need);
+            }
+        }
+        Ok(look)
+    }
+
+    async fn read(&self, need: &Need, reference: &Reference) -> Result<(Need, Vec<ReplicaEvent>), StepError> {
+        let cached = match need {
+            Need::Campaign { campaign, .. } => vec![ObjectId::from_bytes(*campaign)],
+            Need::Form { page, form } => {
+                reference.campaigns_of_form(page, form).iter().map(|campaign| campaign.id).collect()
+            }
+        };
+        Ok((need.clone(), self.upstream.read(need, cached).await?))
+    }
+
+    async fn refresh(&self, needs: HashSet<Need>, reference: &Reference) -> Result<(), StepError> {
+        let began_at_ms = self.shared.clock.now_ms();
+        let answers = try_join_all(needs.iter().map(|need| self.read(need, reference))).await?;
+        let (needs, events): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+        let replica = Arc::clone(&self.replica);
+        let events = events.into_iter().flatten().collect();
+        tokio::task::spawn_blocking(move || replica.apply(events, None, None)).await??;
+        for need in needs {
+            self.shared.freshness.was_read(need, began_at_ms);
+        }
+        Ok(())
+    }
+
+    async fn wake(&self, ready: Vec<TaskKey>) -> Result<(), StoreError> {
+        let now_ms = self.shared.clock.now_ms();
+        self.shared.store.write(move |tables| ready.iter().try_for_each(|key| wake(tables, *key, now_ms))).await?;
+        self.shared.store.signals().pipeline.notify_one();
+        self.shared.store.signals().graph.notify_one();
+        Ok(())
+    }
+}
+
+impl<R: PointedRead> Worker for Lookout<R> {
+    fn name(&self) -> &'static str {
+        "lookout"
+    }
+
+    async fn step(&mut self) -> Result<Step, StepError> {
+        let reference = self.shared.store.reference();
+        let look = self.look(&reference)?;
+        let idle = look.ready.is_empty() && look.needs.is_empty();
+        if !look.ready.is_empty() {
+            self.wake(look.ready).await?;
+        }
+        if !look.needs.is_empty() {
+            self.refresh(look.needs, &reference).await?;
+        }
+        Ok(if idle { Step::Idle } else { Step::Busy })
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn wake(tables: &mut Tables<'_>, key: TaskKey, now_ms: i64) -> Result<(), StoreError> {
+    let Some(mut task) = tables.dequeue(key)? else { return Ok(()) };
+    let of_campaign = key.campaign != [0; 12];
+    task.waits_for = if of_campaign { WaitsFor::Graph } else { WaitsFor::Time };
+    tables.enqueue(key, &task, now_ms)
+}

@@ -1,0 +1,150 @@
+//! Decides, purely, what a draft becomes given what is stored already (R9-R11, R20-R24).
+
+use bson::oid::ObjectId;
+use bson::{Document, RawDocumentBuf};
+use uuid::Uuid;
+
+use super::prepare::Draft;
+use super::{assignee, contact, conversation, deal, lead};
+use crate::model::identity::derived_hash;
+use crate::model::{Names, derived_id};
+use crate::store::documents::ContactKeys;
+
+/// Under which id a draft becomes a lead if it is new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LeadIdentity {
+    /// `lead_id`.
+    pub(super) text: String,
+    /// `_id`.
+    pub(super) id: ObjectId,
+    /// Where the first copy of a submission without id is remembered (R10).
+    pub(super) first_copy: Option<[u8; 16]>,
+}
+
+/// What the transaction found.
+#[derive(Default)]
+pub(super) struct Facts {
+    /// The lead that this repeats.
+    pub(super) repeated: Option<KnownLead>,
+    /// The contact it belongs to (R20): of the repeated lead, else found by e-mail or phone.
+    pub(super) contact: Option<KnownContact>,
+    /// The contact's conversation and room.
+    pub(super) has_conversation: bool,
+    /// The user of the campaign's latest lead (R22).
+    pub(super) last_user: Option<ObjectId>,
+}
+
+/// A stored lead.
+pub(super) struct KnownLead {
+    pub(super) id: [u8; 12],
+    pub(super) fields_hash: [u8; 32],
+}
+
+/// A stored contact.
+pub(super) struct KnownContact {
+    pub(super) row: u64,
+    pub(super) body: Document,
+    pub(super) keys: ContactKeys,
+}
+
+/// What to write.
+pub(super) enum Plan {
+    /// The lead is there already.
+    Repeat {
+        /// Its `_id`.
+        of: [u8; 12],
+        /// What the repetition says that the lead did not (R9).
+        news: Option<News>,
+    },
+    /// A new lead.
+    New(Box<NewLead>),
+}
+
+/// What a repetition adds.
+pub(super) struct News {
+    pub(super) contact: contact::Plan,
+    /// A lead message of its own, where the id names a person.
+    pub(super) message: Option<RepeatMessage>,
+}
+
+/// The lead message of a repeated person id.
+pub(super) struct RepeatMessage {
+    /// What its `_id` is derived from besides the room; also the key that makes it unique.
+    pub(super) seed: [u8; 12],
+    pub(super) body: RawDocumentBuf,
+    pub(super) payload: RawDocumentBuf,
+}
+
+/// A new lead with all that belongs to it.
+pub(super) struct NewLead {
+    pub(super) user: Option<ObjectId>,
+    pub(super) contact: contact::Plan,
+    pub(super) lead: RawDocumentBuf,
+    pub(super) opening: Option<conversation::Opening>,
+    pub(super) message: RawDocumentBuf,
+    pub(super) deal: Option<RawDocumentBuf>,
+}
+
+/// The id a draft has or gets (R10, R11, R34).
+pub(super) fn identify(draft: &Draft) -> LeadIdentity {
+    let (account, campaign) = (draft.campaign.account_id.bytes(), draft.campaign.id.bytes());
+    let arrived = draft.arrived_at_ms.to_be_bytes();
+    let (text, first_copy) = match &draft.lead_id {
+        Some(id) => (id.as_str().to_owned(), None),
+        None => {
+            let hash = derived_hash("lead_id", &[&account, &campaign, &draft.fields_hash, &arrived]);
+            let key = derived_hash("first_copy", &[&account, &campaign, &draft.fields_hash]);
+            (Uuid::new_v8(half(&hash)).to_string(), Some(half(&key)))
+        }
+    };
+    let id = derived_id("lead", &[&account, &campaign, text.as_bytes()]);
+    LeadIdentity { text, id, first_copy }
+}
+
+/// Decides. `node` is this node's id.
+pub(super) fn plan(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: &str) -> Plan {
+    match &facts.repeated {
+        Some(known) => Plan::Repeat { of: known.id, news: news(draft, known, facts, node) },
+        None => Plan::New(Box::new(new_lead(draft, identity, facts, node))),
+    }
+}
+
+fn new_lead(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: &str) -> NewLead {
+    let mut errors = Vec::new();
+    let contact = contact::plan(draft, facts.contact.as_ref(), node);
+    if matches!(contact, contact::Plan::Impossible) {
+        errors.push(lead::error("contactCreation", "no e-mail, phone or name in the submission"));
+    }
+    let user = assignee::choose(&draft.campaign.selected_users, facts.last_user, identity.id);
+    if user.is_none() {
+        errors.push(lead::error("assigneeCreation", "the campaign has no selected_user"));
+    }
+    NewLead {
+        lead: lead::body(draft, identity, user, errors, node),
+        opening: (!facts.has_conversation).then(|| conversation::opening(draft, node)),
+        message: conversation::lead_message(draft, node),
+        deal: deal::body(draft, node),
+        contact,
+        user,
+    }
+}
+
+/// Nothing a repetition says is dropped: the contact gets it, and a person's conversation shows it (R9).
+fn news(draft: &Draft, known: &KnownLead, facts: &Facts, node: &str) -> Option<News> {
+    if known.fields_hash == draft.fields_hash {
+        return None;
+    }
+    let merged = facts.contact.as_ref().map(|found| contact::plan(draft, Some(found), node));
+    let message = (draft.names == Names::Person).then(|| RepeatMessage {
+        seed: derived_id("repeat", &[&known.id, &draft.fields_hash]).bytes(),
+        body: conversation::lead_message(draft, node),
+        payload: conversation::own_payload(draft),
+    });
+    Some(News { contact: merged.unwrap_or(contact::Plan::None), message })
+}
+
+fn half(hash: &[u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash[..16]);
+    half
+}

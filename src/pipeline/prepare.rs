@@ -1,0 +1,232 @@
+//! From a raw webhook to what can be decided without a transaction: adapter, campaign, extraction.
+//!
+//! Pure over the reference data at hand. A positive decision is taken at once; a negative one waits until the data is
+//! younger than the webhook (R13).
+
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bson::RawBson;
+use bson::oid::ObjectId;
+
+use super::Shared;
+use super::freshness::Freshness;
+use crate::fields;
+use crate::model::identity::derived_hash;
+use crate::model::{
+    Campaign, LeadChange, LeadId, Names, Outcome, Person, Reading, Reason, Submission, TaskKey, Webhook, lead_data,
+};
+use crate::platforms::{self, Adapter};
+use crate::store::reference::Reference;
+use crate::store::tasks::Need;
+
+/// What a task has come to before its transaction.
+pub enum Prepared {
+    /// It ends here.
+    End(Outcome),
+    /// A lead, unless the transaction finds it there already.
+    Lead(Box<Draft>),
+    /// A decision has to wait for reference data.
+    Await(Need),
+    /// The parts of a Facebook batch, by position.
+    Changes(Vec<Prepared>),
+    /// The campaigns a Facebook change goes to; `late`: look once more when fresh data is there (R13).
+    Campaigns {
+        /// Each gets the lead on its own.
+        ids: Vec<ObjectId>,
+        /// What to wait for before the last look.
+        late: Option<Need>,
+    },
+    /// It failed through its own fault: one attempt is used up (R27).
+    Fail(String),
+}
+
+impl Prepared {
+    pub(super) fn ignored(reason: Reason) -> Self {
+        Self::End(Outcome::Ignored { reason })
+    }
+
+    /// Nothing will ever come of it.
+    pub(super) fn dead(error: &dyn Display) -> Self {
+        Self::End(Outcome::DeadLetter { error: error.to_string() })
+    }
+}
+
+/// Everything about a lead that does not depend on what is stored.
+pub struct Draft {
+    /// When the webhook arrived, milliseconds since the epoch: `created_at` of everything it causes.
+    pub arrived_at_ms: i64,
+    /// The campaign.
+    pub campaign: Arc<Campaign>,
+    /// The adapter's `integration`.
+    pub integration: &'static str,
+    /// The platform's id, if it gave one.
+    pub lead_id: Option<LeadId>,
+    /// What the id identifies.
+    pub names: Names,
+    /// Who submitted.
+    pub person: Person,
+    /// `lead_data`.
+    pub lead_data: RawBson,
+    /// Hash of the decoded fields.
+    pub fields_hash: [u8; 32],
+    /// The session's address (R23).
+    pub ip: String,
+}
+
+/// Prepares tasks with the reference data of one moment.
+pub struct Desk<'a> {
+    freshness: &'a Freshness,
+    reference: Arc<Reference>,
+}
+
+impl<'a> Desk<'a> {
+    /// A desk with the reference data of now.
+    #[must_use]
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { freshness: &shared.freshness, reference: shared.store.reference() }
+    }
+
+    /// A webhook at first sight.
+    #[must_use]
+    pub fn webhook(&self, seq: u64, webhook: &Webhook) -> Prepared {
+        self.guarded(webhook, |reading, adapter| match reading {
+            Reading::Ignored(reason) => Prepared::ignored(reason),
+            Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
+            Reading::Changes(changes) => {
+                Prepared::Changes(changes.iter().map(|change| self.change(webhook, change)).collect())
+            }
+        })
+        .unwrap_or_else(|| panicked(seq))
+    }
+
+    /// A task seen before: the whole webhook, or one change of it.
+    #[must_use]
+    pub fn task(&self, key: TaskKey, webhook: &Webhook) -> Prepared {
+        self.guarded(webhook, |reading, adapter| match reading {
+            Reading::Ignored(reason) => Prepared::ignored(reason),
+            Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
+            Reading::Changes(changes) => match changes.get(key.change as usize) {
+                Some(change) => self.change(webhook, change),
+                None => Prepared::dead(&"the change is no longer in the webhook"),
+            },
+        })
+        .unwrap_or_else(|| panicked(key.seq))
+    }
+
+    /// Adapters are fuzzed and must not panic; if one does, its webhook fails and the node goes on.
+    fn guarded(
+        &self,
+        webhook: &Webhook,
+        then: impl FnOnce(Reading, &'static Adapter) -> Prepared,
+    ) -> Option<Prepared> {
+        let Some(adapter) = platforms::by_slug(&webhook.platform) else {
+            return Some(Prepared::dead(&"no adapter reads this platform any more"));
+        };
+        catch_unwind(AssertUnwindSafe(|| then((adapter.read)(webhook), adapter))).ok()
+    }
+
+    fn submission(&self, webhook: &Webhook, adapter: &'static Adapter, submission: &Submission) -> Prepared {
+        let ids = (object_id(webhook.account.as_deref()), object_id(webhook.campaign.as_deref()));
+        let (Some(account), Some(campaign)) = ids else { return Prepared::ignored(Reason::InvalidId) };
+        let need = Need::campaign(account, campaign);
+        match self.judge(self.reference.campaign(account, campaign), submission) {
+            Ok(campaign) => Prepared::Lead(Box::new(Draft::new(webhook, adapter, campaign, submission))),
+            Err(_) if !self.may_decide(&need, webhook) => Prepared::Await(need),
+            Err(reason) => Prepared::ignored(reason),
+        }
+    }
+
+    /// The campaign, if it is to get this lead (R12).
+    fn judge(&self, campaign: Option<&Arc<Campaign>>, submission: &Submission) -> Result<Arc<Campaign>, Reason> {
+        let campaign = campaign.ok_or(Reason::CampaignNotFound)?;
+        self.is_open(campaign)?;
+        let called = match (&campaign.tracking_number, &submission.tracking_number) {
+            (Some(expected), Some(called)) => fields::phone::same_line(expected, called, campaign.country.as_deref()),
+            _ => true,
+        };
+        if called { Ok(Arc::clone(campaign)) } else { Err(Reason::TrackingNumberMismatch) }
+    }
+
+    fn is_open(&self, campaign: &Campaign) -> Result<(), Reason> {
+        if !campaign.active {
+            return Err(Reason::CampaignInactive);
+        }
+        let active = self.reference.account(campaign.account_id).is_some_and(|account| account.active);
+        if active { Ok(()) } else { Err(Reason::AccountInactive) }
+    }
+
+    fn change(&self, webhook: &Webhook, change: &LeadChange) -> Prepared {
+        let (page, form) = match change {
+            LeadChange::Ignored(reason) => return Prepared::ignored(*reason),
+            LeadChange::Leadgen { page_id, form_id, .. } => (page_id, form_id),
+        };
+        let ids: Vec<_> = self.reference.campaigns_of_form(page, form).iter().map(|campaign| campaign.id).collect();
+        let need = Need::Form { page: page.clone(), form: form.clone() };
+        match (ids.is_empty(), self.may_decide(&need, webhook)) {
+            (true, true) => Prepared::ignored(Reason::CampaignNotFound),
+            (true, false) => Prepared::Await(need),
+            (false, fresh) => Prepared::Campaigns { ids, late: (!fresh).then_some(need) },
+        }
+    }
+
+    /// The campaign of a Facebook change, if it is to get this lead; else its end, or what to wait for.
+    pub(super) fn campaign_of_change(
+        &self,
+        webhook: &Webhook,
+        campaign: ObjectId,
+        need: Need,
+    ) -> Result<Arc<Campaign>, Prepared> {
+        let found = self.reference.campaign_by_id(campaign).ok_or(Reason::CampaignNotFound);
+        match found.and_then(|campaign| self.is_open(campaign).map(|()| campaign)) {
+            Ok(campaign) => Ok(Arc::clone(campaign)),
+            Err(_) if !self.may_decide(&need, webhook) => Err(Prepared::Await(need)),
+            Err(reason) => Err(Prepared::ignored(reason)),
+        }
+    }
+
+    pub(super) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    fn may_decide(&self, need: &Need, webhook: &Webhook) -> bool {
+        self.freshness.may_decide(&self.reference, need, webhook.arrived_at_ms)
+    }
+}
+
+impl Draft {
+    pub(super) fn new(
+        webhook: &Webhook,
+        adapter: &'static Adapter,
+        campaign: Arc<Campaign>,
+        submission: &Submission,
+    ) -> Self {
+        let context = fields::Context {
+            contact_type: campaign.contact_type,
+            campaign_country: campaign.country.as_deref(),
+            phone_country_code: submission.phone_country_code.as_deref(),
+        };
+        let fields = serde_json::to_vec(&submission.payload).unwrap_or_default();
+        Self {
+            arrived_at_ms: webhook.arrived_at_ms,
+            integration: adapter.integration,
+            lead_id: submission.lead_id.clone(),
+            names: submission.names,
+            person: fields::extract(&submission.fields, &context),
+            lead_data: lead_data::document(&submission.payload, submission.payload_as_text),
+            fields_hash: derived_hash("fields", &[&fields]),
+            ip: submission.ip.clone().unwrap_or_else(|| webhook.peer.to_string()),
+            campaign,
+        }
+    }
+}
+
+fn object_id(text: Option<&str>) -> Option<ObjectId> {
+    ObjectId::parse_str(text?.trim()).ok()
+}
+
+fn panicked(seq: u64) -> Prepared {
+    tracing::error!(seq, "an adapter panicked");
+    Prepared::Fail("the adapter panicked".to_owned())
+}

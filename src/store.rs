@@ -1,0 +1,377 @@
+//! The store: one redb file, one writer, readers that never block.
+//!
+//! Must not know: HTTP, web pages, what a lead means to anyone. It keeps webhooks, tasks, documents, the change log
+//! and the replica of reference data, and answers the ports of `inlet-sync`.
+
+pub mod changes;
+mod codec;
+mod database;
+pub mod documents;
+pub mod inbox;
+pub mod outbox;
+pub mod reference;
+pub mod tables;
+pub mod tasks;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redb::{ReadableTable, ReadableTableMetadata};
+use tokio::sync::{Notify, oneshot};
+
+use crate::model::Webhook;
+use database::Database;
+pub use database::Opener;
+use reference::ReferenceCell;
+pub use tables::{Snapshot, Tables};
+use writer::{Refused, Writer};
+
+/// The local store of one node.
+pub struct Store {
+    writer: Writer,
+    database: Arc<Database>,
+    levels: Arc<Levels>,
+    reference: ReferenceCell,
+    signals: Signals,
+    identity: Identity,
+}
+
+/// Who this node is (R40).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The configured id, or one generated once and kept.
+    pub node: String,
+    /// Rises with each restore.
+    pub epoch: u32,
+}
+
+/// Hints that something was committed. Polling is the fallback; a missed hint costs time, never a webhook.
+#[derive(Default)]
+pub struct Signals {
+    /// Webhooks or tasks for the pipeline.
+    pub pipeline: Notify,
+    /// Facebook leads to fetch.
+    pub graph: Notify,
+    /// Documents to push.
+    pub push: Notify,
+}
+
+/// Positions that are read far more often than written, kept beside the file.
+#[derive(Debug, Default)]
+pub struct Levels {
+    last_seq: AtomicU64,
+    cursor: AtomicU64,
+}
+
+/// The store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// redb answered an error: disk full, I/O, corruption.
+    #[error("the store cannot be read or written: {0}")]
+    Redb(#[source] Box<redb::Error>),
+    /// A record does not hold what was written into it.
+    #[error("a record of {table} is damaged")]
+    Corrupt {
+        /// Where.
+        table: &'static str,
+    },
+    /// Closed, or failed and not open again yet.
+    #[error("the store is not available")]
+    Unavailable,
+    /// Written by a newer version of Inlet.
+    #[error(
+        "the store has schema version {found}, this binary knows {known}: install a newer version"
+    )]
+    Newer {
+        /// The file's version.
+        found: u64,
+        /// This binary's.
+        known: u64,
+    },
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => { $(impl From<$error> for StoreError {
+        fn from(error: $error) -> Self { Self::Redb(Box::new(error.into())) }
+    })* };
+}
+from_redb!(
+    redb::StorageError,
+    redb::TableError,
+    redb::CommitError,
+    redb::TransactionError,
+    redb::DatabaseError
+);
+
+/// A webhook that is on no disk: it must not be acknowledged (R2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotStored {
+    /// Too many bytes wait for the disk: try again soon.
+    #[error("too much is waiting for the disk")]
+    Busy,
+    /// The commit failed, or the store is not available.
+    #[error("the webhook could not be written")]
+    Failed,
+}
+
+impl Store {
+    /// Opens or creates the store at `path`. `node` is the configured id, if any.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, is in use by another process, or was written by a newer version.
+    pub fn open(path: PathBuf, node: Option<&str>) -> Result<Self, StoreError> {
+        Self::open_with(database::file(path), node)
+    }
+
+    /// Opens a store on any storage; tests pass a simulated disk.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(opener: Opener, node: Option<&str>) -> Result<Self, StoreError> {
+        let database = Arc::new(Database::open(opener)?);
+        let identity = prepare(&database, node)?;
+        let snapshot = Snapshot::open(&database.begin_read()?)?;
+        let levels = Arc::new(Levels::read(&snapshot)?);
+        let reference = ReferenceCell::load(&snapshot)?;
+        drop(snapshot);
+        let writer = Writer::start(Arc::clone(&database), Arc::clone(&levels))
+            .map_err(|error| StoreError::from(redb::StorageError::Io(error)))?;
+        Ok(Self {
+            writer,
+            database,
+            levels,
+            reference,
+            signals: Signals::default(),
+            identity,
+        })
+    }
+
+    /// Stores a webhook and returns its sequence number once it is durable (R1).
+    ///
+    /// # Errors
+    /// [`NotStored`]: it must not be acknowledged.
+    pub async fn receive(&self, webhook: &Webhook) -> Result<u64, NotStored> {
+        let stored =
+            self.writer
+                .intake(codec::encode(webhook))
+                .map_err(|refused| match refused {
+                    Refused::Full => NotStored::Busy,
+                    Refused::Unavailable => NotStored::Failed,
+                })?;
+        let seq = stored.await.map_err(|_| NotStored::Failed)?;
+        self.signals.pipeline.notify_one();
+        Ok(seq)
+    }
+
+    /// Runs `work` in the next write transaction; the answer comes after the commit.
+    ///
+    /// `work` runs on the writer's thread: it must be short and must not block. When it fails, everything in its
+    /// transaction but intake is rolled back.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it was not committed, for whatever reason; the writer has logged it.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.submit(work).await.map_err(|_| StoreError::Unavailable)
+    }
+
+    /// As [`Store::write`], for callers on a blocking thread.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn write_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.submit(work)
+            .blocking_recv()
+            .map_err(|_| StoreError::Unavailable)
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (reply, answer) = oneshot::channel();
+        let levels = Arc::clone(&self.levels);
+        self.writer.work(Box::new(move |txn| {
+            let mut tables = Tables::open(txn)?;
+            let result = work(&mut tables)?;
+            let cursor = cursor(&tables.meta)?;
+            Ok(Box::new(move || {
+                levels.processed_up_to(cursor);
+                // A caller that stopped waiting does not undo what was committed.
+                let _ = reply.send(result);
+            }))
+        }));
+        answer
+    }
+
+    /// A consistent view of everything committed. Keep it short: it pins freed pages.
+    ///
+    /// # Errors
+    /// When the store is not available.
+    pub fn read(&self) -> Result<Snapshot, StoreError> {
+        Snapshot::open(&self.database.begin_read()?)
+    }
+
+    /// The cached reference data.
+    #[must_use]
+    pub fn reference(&self) -> Arc<reference::Reference> {
+        self.reference.get()
+    }
+
+    pub(crate) fn reference_cell(&self) -> &ReferenceCell {
+        &self.reference
+    }
+
+    /// Hints for workers.
+    #[must_use]
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// This node's identity.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Positions of intake and pipeline.
+    #[must_use]
+    pub fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
+    /// Whether webhooks can be stored right now.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.writer.is_available()
+    }
+}
+
+impl Levels {
+    fn read(snapshot: &Snapshot) -> Result<Self, StoreError> {
+        let cursor = cursor(&snapshot.meta)?;
+        let last = snapshot.inbox.last()?.map_or(0, |(seq, _)| seq.value());
+        Ok(Self {
+            last_seq: AtomicU64::new(last.max(cursor)),
+            cursor: AtomicU64::new(cursor),
+        })
+    }
+
+    /// The newest stored webhook's sequence number; 0 before the first.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq.load(Ordering::Acquire)
+    }
+
+    /// Every webhook up to this one has been looked at by the pipeline.
+    #[must_use]
+    pub fn cursor(&self) -> u64 {
+        self.cursor.load(Ordering::Acquire)
+    }
+
+    /// Webhooks that the pipeline has not looked at yet.
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        self.last_seq().saturating_sub(self.cursor())
+    }
+
+    fn received_up_to(&self, seq: u64) {
+        self.last_seq.store(seq, Ordering::Release);
+    }
+
+    fn processed_up_to(&self, seq: u64) {
+        self.cursor.fetch_max(seq, Ordering::AcqRel);
+    }
+}
+
+/// Every webhook up to this sequence number has been looked at.
+pub(crate) fn cursor(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<u64, StoreError> {
+    number(meta, "cursor")
+}
+
+/// A number of the meta table; 0 where it was never set.
+pub(crate) fn number(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<u64, StoreError> {
+    let Some(value) = meta.get(name)? else {
+        return Ok(0);
+    };
+    let bytes = value
+        .value()
+        .try_into()
+        .map_err(|_| StoreError::Corrupt { table: "meta" })?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+impl Tables<'_> {
+    /// Sets a number of the meta table.
+    pub(crate) fn set_number(&mut self, name: &'static str, value: u64) -> Result<(), StoreError> {
+        self.meta.insert(name, value.to_be_bytes().as_slice())?;
+        Ok(())
+    }
+
+    /// Takes the next of a rising series of numbers, starting at 1.
+    pub(crate) fn next_number(&mut self, name: &'static str) -> Result<u64, StoreError> {
+        let next = number(&self.meta, name)? + 1;
+        self.set_number(name, next)?;
+        Ok(next)
+    }
+
+    /// Adds to a counter.
+    pub(crate) fn count(&mut self, name: &'static str, by: i64) -> Result<(), StoreError> {
+        let now = self.counts.get(name)?.map_or(0, |count| count.value());
+        self.counts.insert(name, now.saturating_add_signed(by))?;
+        Ok(())
+    }
+}
+
+/// Creates the tables of a new store, checks the version of an old one, and finds out who the node is.
+fn prepare(database: &Database, node: Option<&str>) -> Result<Identity, StoreError> {
+    let txn = database.begin_write()?;
+    let mut tables = Tables::open(&txn)?;
+    migrate(&mut tables)?;
+    let identity = identify(&mut tables, node)?;
+    drop(tables);
+    txn.commit()?;
+    Ok(identity)
+}
+
+fn migrate(tables: &mut Tables<'_>) -> Result<(), StoreError> {
+    let known = tables::SCHEMA_VERSION;
+    match number(&tables.meta, "schema")? {
+        0 if tables.inbox.is_empty()? => tables.set_number("schema", known),
+        found if found == known => Ok(()),
+        found => Err(StoreError::Newer { found, known }),
+    }
+}
+
+fn identify(tables: &mut Tables<'_>, configured: Option<&str>) -> Result<Identity, StoreError> {
+    let kept = tables
+        .meta
+        .get("node")?
+        .map(|name| String::from_utf8_lossy(name.value()).into_owned());
+    let node = configured
+        .map(str::to_owned)
+        .or(kept.clone())
+        .unwrap_or_else(generated_node_id);
+    if kept.as_deref() != Some(node.as_str()) {
+        tables.meta.insert("node", node.as_bytes())?;
+    }
+    let epoch = u32::try_from(number(&tables.meta, "epoch")?).unwrap_or(u32::MAX);
+    Ok(Identity { node, epoch })
+}
+
+/// Short enough to read aloud, random enough for a fleet.
+fn generated_node_id() -> String {
+    format!("edge-{:08x}", fastrand::u32(..))
+}

@@ -1,0 +1,438 @@
+//! Documents as the store keeps them, and as they leave it.
+//!
+//! A document is kept as BSON *without* its `_id` and without references to other documents; those are links to rows.
+//! ObjectIds are filled in when a document leaves (push, export, listing). So when a contact turns out to exist
+//! upstream under another `_id`, one record changes, and everything that refers to it follows.
+
+use bson::oid::ObjectId;
+use bson::raw::cstr;
+use bson::{RawBsonRef, RawDocument, RawDocumentBuf};
+use inlet_sync::ports::Row;
+use redb::ReadableTable;
+
+use super::tables::RowTuple;
+use super::{Snapshot, StoreError, Tables, codec};
+use crate::model::{TaskKey, derived_id};
+
+/// The collections of documents.md that the edge writes; the discriminant is the first half of a row's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Collection {
+    /// `crm.contacts`
+    Contacts,
+    /// `inbound.leads`
+    Leads,
+    /// `support.conversations`
+    Conversations,
+    /// `support.rooms`
+    Rooms,
+    /// `support.messages`
+    Messages,
+    /// `crm.deals`
+    Deals,
+    /// `logs`
+    Logs,
+}
+
+impl Collection {
+    /// Every collection, in the order of its number.
+    pub const ALL: [Collection; 7] = [
+        Collection::Contacts,
+        Collection::Leads,
+        Collection::Conversations,
+        Collection::Rooms,
+        Collection::Messages,
+        Collection::Deals,
+        Collection::Logs,
+    ];
+    /// Their names, parallel to [`Collection::ALL`].
+    pub const NAMES: [&'static str; 7] = [
+        "crm.contacts",
+        "inbound.leads",
+        "support.conversations",
+        "support.rooms",
+        "support.messages",
+        "crm.deals",
+        "logs",
+    ];
+
+    /// The name in MongoDB.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// The collection of this number.
+    #[must_use]
+    pub fn of(row: Row) -> Self {
+        Self::ALL[usize::from(row.collection)]
+    }
+
+    /// A row of this collection.
+    #[must_use]
+    pub fn row(self, number: u64) -> Row {
+        Row {
+            collection: self as u8,
+            number,
+        }
+    }
+}
+
+/// A document at rest.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Stored {
+    /// Contacts, leads, deals, logs: the `_id`. Messages: what the `_id` is derived from besides the room.
+    /// Conversations and rooms: zeroes, their `_id` is derived from what they belong to.
+    pub own_id: [u8; 12],
+    /// Somebody else's document upstream that stands for this one (R31).
+    pub adopted: Option<Adopted>,
+    /// Never to be pushed (again): another node's lead turned out to be this one (R10).
+    pub withdrawn: bool,
+    /// What it refers to.
+    pub links: Links,
+    /// What only leads have.
+    pub lead: Option<LeadFacts>,
+    /// What only contacts have.
+    pub contact: Option<ContactKeys>,
+    /// A message's own `webhook_response` (BSON document with that one field) where it is not the lead's.
+    pub payload: Option<Vec<u8>>,
+    /// BSON: every field but `_id` and references. `account_id` comes first.
+    pub body: Vec<u8>,
+}
+
+/// An upstream document adopted in place of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Adopted {
+    /// Its `_id`.
+    pub id: [u8; 12],
+    /// Whether it was seen upstream, or only claimed by a node that has not pushed it yet.
+    pub seen: bool,
+}
+
+/// Rows a document refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
+pub struct Links {
+    /// `contact_id`, `person` or `business`.
+    pub contact: Option<u64>,
+    /// `lead`.
+    pub lead: Option<u64>,
+    /// `conversation_id`.
+    pub conversation: Option<u64>,
+    /// `room_id`.
+    pub room: Option<u64>,
+}
+
+/// What the store has to know of a lead besides its document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct LeadFacts {
+    /// The task whose outcome it is.
+    pub task: TaskKey,
+    /// Hash of its decoded fields: tells a resend from news (R9, R10).
+    pub fields_hash: [u8; 32],
+    /// No platform id: other nodes' copies are found through a claim (R10).
+    pub without_id: bool,
+    /// When its webhook arrived, milliseconds since the epoch.
+    pub arrived_at_ms: i64,
+}
+
+/// What identifies a contact (R20).
+#[derive(Debug, Clone, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
+pub struct ContactKeys {
+    /// The e-mail address, lower-case.
+    pub email: Option<String>,
+    /// The phone number, where it may identify a person.
+    pub phone: Option<String>,
+}
+
+impl Stored {
+    /// A document that refers to nothing.
+    #[must_use]
+    pub fn new(own_id: [u8; 12], body: &RawDocument) -> Self {
+        Self {
+            own_id,
+            adopted: None,
+            withdrawn: false,
+            links: Links::default(),
+            lead: None,
+            contact: None,
+            payload: None,
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    /// The same with links.
+    #[must_use]
+    pub fn with_links(mut self, links: Links) -> Self {
+        self.links = links;
+        self
+    }
+
+    /// The `_id` this document has upstream where it does not depend on others: adopted, else its own.
+    #[must_use]
+    pub fn settled_id(&self) -> ObjectId {
+        ObjectId::from_bytes(self.adopted.map_or(self.own_id, |adopted| adopted.id))
+    }
+
+    /// The fields without ids and references.
+    ///
+    /// # Errors
+    /// When the bytes are no BSON.
+    pub fn body(&self) -> Result<&RawDocument, StoreError> {
+        RawDocument::from_bytes(&self.body).map_err(|_| StoreError::Corrupt { table: TABLE })
+    }
+
+    fn account(&self) -> Result<ObjectId, StoreError> {
+        self.body()?
+            .get_object_id("account_id")
+            .map_err(|_| StoreError::Corrupt { table: TABLE })
+    }
+}
+
+const TABLE: &str = "documents";
+
+pub(crate) fn key(row: Row) -> RowTuple {
+    (row.collection, row.number)
+}
+
+impl Tables<'_> {
+    /// Stores a document under a new row.
+    pub(crate) fn add_document(
+        &mut self,
+        collection: Collection,
+        stored: &Stored,
+    ) -> Result<Row, StoreError> {
+        let row = collection.row(self.next_number("last_row")?);
+        self.put_document(row, stored)?;
+        Ok(row)
+    }
+
+    /// Stores a document in place of what the row held.
+    pub(crate) fn put_document(&mut self, row: Row, stored: &Stored) -> Result<(), StoreError> {
+        let record = codec::encode(stored);
+        self.documents.insert(key(row), record.as_slice())?;
+        Ok(())
+    }
+
+    pub(crate) fn document(&self, row: Row) -> Result<Stored, StoreError> {
+        load(&self.documents, row)
+    }
+}
+
+impl Snapshot {
+    /// The document of a row.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn document(&self, row: Row) -> Result<Stored, StoreError> {
+        load(&self.documents, row)
+    }
+
+    /// The document as MongoDB gets it: with its `_id` and references.
+    ///
+    /// # Errors
+    /// When it or what it refers to is missing or damaged.
+    pub fn whole(&self, row: Row) -> Result<RawDocumentBuf, StoreError> {
+        let stored = self.document(row)?;
+        self.assemble(row, &stored, true)
+    }
+
+    /// As [`Snapshot::whole`] for a document at hand; a lead may go without its contact (R36).
+    pub(crate) fn assemble(
+        &self,
+        row: Row,
+        stored: &Stored,
+        with_contact: bool,
+    ) -> Result<RawDocumentBuf, StoreError> {
+        let id = self.upstream_id(row, stored)?;
+        let mut document = Assembly::new(id, &stored.body)?;
+        let links = stored.links;
+        let contact = match links.contact.filter(|_| with_contact) {
+            Some(number) => Some(
+                self.document(Collection::Contacts.row(number))?
+                    .settled_id(),
+            ),
+            None => None,
+        };
+        match Collection::of(row) {
+            Collection::Leads => document.reference("contact_id", contact),
+            Collection::Deals => {
+                document.reference(self.deal_contact_field(&links)?, contact);
+                document.reference("lead", self.lead_id(links.lead)?);
+            }
+            Collection::Conversations => {
+                document.reference("contact_id", contact);
+                document.reference(
+                    "lead",
+                    self.lead_id(links.lead.filter(|_| contact.is_none()))?,
+                );
+            }
+            Collection::Rooms => {
+                document.reference(
+                    "conversation_id",
+                    self.linked_id(Collection::Conversations, links.conversation)?,
+                );
+            }
+            Collection::Messages => {
+                document.reference(
+                    "conversation_id",
+                    self.linked_id(Collection::Conversations, links.conversation)?,
+                );
+                document.reference("room_id", self.linked_id(Collection::Rooms, links.room)?);
+                if links.lead.is_some() {
+                    document.embed("metadata", &self.message_metadata(stored, contact)?);
+                }
+            }
+            Collection::Contacts | Collection::Logs => {}
+        }
+        document.finish()
+    }
+
+    /// `_id` upstream: settled, or derived from what the document belongs to (R34).
+    pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
+        if stored.adopted.is_some() {
+            return Ok(stored.settled_id());
+        }
+        let links = stored.links;
+        Ok(match Collection::of(row) {
+            Collection::Conversations => {
+                let owner = match links.contact {
+                    Some(number) => self
+                        .document(Collection::Contacts.row(number))?
+                        .settled_id()
+                        .bytes(),
+                    None => self.lead_row(links.lead)?.own_id,
+                };
+                derived_id("conversation", &[&stored.account()?.bytes(), &owner])
+            }
+            Collection::Rooms => {
+                let conversation = self.linked_id(Collection::Conversations, links.conversation)?;
+                derived_id("room", &[&conversation.ok_or(DANGLING)?.bytes()])
+            }
+            Collection::Messages => {
+                let room = self.linked_id(Collection::Rooms, links.room)?;
+                derived_id("message", &[&room.ok_or(DANGLING)?.bytes(), &stored.own_id])
+            }
+            _ => stored.settled_id(),
+        })
+    }
+
+    fn linked_id(
+        &self,
+        collection: Collection,
+        number: Option<u64>,
+    ) -> Result<Option<ObjectId>, StoreError> {
+        let Some(number) = number else {
+            return Ok(None);
+        };
+        let row = collection.row(number);
+        self.upstream_id(row, &self.document(row)?).map(Some)
+    }
+
+    fn lead_id(&self, number: Option<u64>) -> Result<Option<ObjectId>, StoreError> {
+        self.linked_id(Collection::Leads, number)
+    }
+
+    fn lead_row(&self, number: Option<u64>) -> Result<Stored, StoreError> {
+        self.document(Collection::Leads.row(number.ok_or(DANGLING)?))
+    }
+
+    /// `person` or `business`, by the contact's type.
+    fn deal_contact_field(&self, links: &Links) -> Result<&'static str, StoreError> {
+        let Some(number) = links.contact else {
+            return Ok("person");
+        };
+        let contact = self.document(Collection::Contacts.row(number))?;
+        let is_business = contact
+            .body()?
+            .get_str("type")
+            .is_ok_and(|kind| kind == "business");
+        Ok(if is_business { "business" } else { "person" })
+    }
+
+    /// `{contact_id, origin, inbound_integration, webhook_response}` of a lead message.
+    fn message_metadata(
+        &self,
+        stored: &Stored,
+        contact: Option<ObjectId>,
+    ) -> Result<RawDocumentBuf, StoreError> {
+        let lead = self.lead_row(stored.links.lead)?;
+        let lead_body = lead.body()?;
+        let mut metadata = RawDocumentBuf::new();
+        if let Some(contact) = contact {
+            metadata.append(cstr!("contact_id"), contact);
+        }
+        metadata.append(cstr!("origin"), "inbound");
+        if let Ok(integration) = lead_body.get_str("integration") {
+            metadata.append(cstr!("inbound_integration"), integration);
+        }
+        let own = stored
+            .payload
+            .as_deref()
+            .and_then(|bytes| RawDocument::from_bytes(bytes).ok());
+        let payload = match own {
+            Some(own) => own.get("webhook_response"),
+            None => lead_body.get("lead_data"),
+        };
+        if let Some(payload) = payload.map_err(|_| StoreError::Corrupt { table: TABLE })? {
+            append_raw(&mut metadata, payload);
+        }
+        Ok(metadata)
+    }
+}
+
+const DANGLING: StoreError = StoreError::Corrupt { table: TABLE };
+
+fn append_raw(metadata: &mut RawDocumentBuf, payload: RawBsonRef<'_>) {
+    metadata.append(cstr!("webhook_response"), payload);
+}
+
+fn load(
+    documents: &impl ReadableTable<RowTuple, &'static [u8]>,
+    row: Row,
+) -> Result<Stored, StoreError> {
+    let record = documents.get(key(row))?.ok_or(DANGLING)?;
+    codec::decode(TABLE, record.value())
+}
+
+/// Puts a document together from its stored bytes and references, without parsing them again.
+struct Assembly {
+    bytes: Vec<u8>,
+}
+
+const OBJECT_ID: u8 = 0x07;
+const EMBEDDED: u8 = 0x03;
+
+impl Assembly {
+    fn new(id: ObjectId, body: &[u8]) -> Result<Self, StoreError> {
+        let fields = body.get(4..body.len().saturating_sub(1)).ok_or(DANGLING)?;
+        let mut bytes = Vec::with_capacity(body.len() + 128);
+        bytes.extend_from_slice(&[0; 4]);
+        let mut assembly = Self { bytes };
+        assembly.reference("_id", Some(id));
+        assembly.bytes.extend_from_slice(fields);
+        Ok(assembly)
+    }
+
+    fn reference(&mut self, name: &str, id: Option<ObjectId>) {
+        let Some(id) = id else { return };
+        self.element(OBJECT_ID, name, &id.bytes());
+    }
+
+    fn embed(&mut self, name: &str, document: &RawDocument) {
+        self.element(EMBEDDED, name, document.as_bytes());
+    }
+
+    fn element(&mut self, kind: u8, name: &str, value: &[u8]) {
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.bytes.extend_from_slice(value);
+    }
+
+    fn finish(mut self) -> Result<RawDocumentBuf, StoreError> {
+        self.bytes.push(0);
+        let len = i32::try_from(self.bytes.len()).map_err(|_| DANGLING)?;
+        self.bytes[..4].copy_from_slice(&len.to_le_bytes());
+        RawDocumentBuf::from_bytes(self.bytes).map_err(|_| DANGLING)
+    }
+}

@@ -1,0 +1,37 @@
+//! The inbox: every acknowledged webhook, raw.
+
+pub(super) use super::tables::SEQ_TO_WEBHOOK;
+use super::{Snapshot, StoreError, codec};
+use crate::model::Webhook;
+
+const TABLE: &str = "inbox";
+
+impl Snapshot {
+    /// One webhook; `None` where it was purged or never was.
+    ///
+    /// # Errors
+    /// When the store cannot be read or the record is damaged.
+    pub fn webhook(&self, seq: u64) -> Result<Option<Webhook>, StoreError> {
+        let Some(record) = self.inbox.get(seq)? else {
+            return Ok(None);
+        };
+        codec::decode(TABLE, record.value()).map(Some)
+    }
+
+    /// Webhooks after `seq` in order of arrival, at most `limit`. A damaged one is given as its error.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn webhooks_after(
+        &self,
+        seq: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Result<Webhook, StoreError>)>, StoreError> {
+        let mut webhooks = Vec::new();
+        for entry in self.inbox.range(seq + 1..)?.take(limit) {
+            let (seq, record) = entry?;
+            webhooks.push((seq.value(), codec::decode(TABLE, record.value())));
+        }
+        Ok(webhooks)
+    }
+}

@@ -1,0 +1,409 @@
+//! Tasks that did not end at first sight, what they wait for, and how tasks end.
+//!
+//! A webhook that the cursor has not passed has no task here: most webhooks end when they are first looked at and
+//! never get one.
+
+use bson::oid::ObjectId;
+use redb::{ReadableTable, ReadableTableMetadata};
+
+use super::{Snapshot, StoreError, Tables, codec};
+use crate::model::{Ended, Outcome, TaskKey};
+
+/// A task that has begun and not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
+pub struct Task {
+    /// Attempts used up (R27): failures that were the webhook's own.
+    pub attempts: u32,
+    /// When the first of the present failures happened, for those tried over a span of time (Graph 100/33).
+    pub failing_since_ms: Option<i64>,
+    /// The last error, in words.
+    pub last_error: Option<String>,
+    /// What it waits for.
+    pub waits_for: WaitsFor,
+}
+
+/// Where a task waits; exactly one queue holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
+pub enum WaitsFor {
+    /// Its turn, or the end of a backoff.
+    #[default]
+    Time,
+    /// The same, and then the Graph API.
+    Graph,
+    /// Reference data read after it arrived (R13).
+    Reference {
+        /// What has to be read.
+        need: Need,
+        /// The account it counts against; zeroes: unknown.
+        account: [u8; 12],
+    },
+    /// A working token of this account (R28).
+    Token {
+        /// The account.
+        account: [u8; 12],
+    },
+}
+
+/// Reference data that a decision depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
+pub enum Need {
+    /// A campaign and its account.
+    Campaign {
+        /// The URL's account.
+        account: [u8; 12],
+        /// The URL's campaign.
+        campaign: [u8; 12],
+    },
+    /// The campaigns of a Facebook page and form, and their accounts.
+    Form {
+        /// `page_id`.
+        page: String,
+        /// `form_id`.
+        form: String,
+    },
+}
+
+/// How many tasks wait where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// Retries and backoffs.
+    pub timed: u64,
+    /// Waiting for reference data.
+    pub reference: u64,
+    /// Waiting for the Graph API.
+    pub graph: u64,
+    /// Parked until an account's token changes.
+    pub parked: u64,
+}
+
+const TASKS: &str = "tasks";
+const OUTCOMES: &str = "outcomes";
+
+impl Tables<'_> {
+    /// A begun task.
+    pub(crate) fn task(&self, key: TaskKey) -> Result<Option<Task>, StoreError> {
+        let Some(record) = self.tasks.get((key.seq, key.change, &key.campaign))? else {
+            return Ok(None);
+        };
+        let (task, _): (Task, u64) = codec::decode(TASKS, record.value())?;
+        Ok(Some(task))
+    }
+
+    /// Puts a task into the queue it waits in; `order_ms` is when it is due, or when it arrived.
+    pub(crate) fn enqueue(
+        &mut self,
+        key: TaskKey,
+        task: &Task,
+        order_ms: i64,
+    ) -> Result<(), StoreError> {
+        self.dequeue(key)?;
+        let TaskKey {
+            seq,
+            change,
+            campaign,
+        } = key;
+        let order = order_ms.max(0).cast_unsigned();
+        match &task.waits_for {
+            WaitsFor::Time => drop(self.timed.insert((order, seq, change, &campaign), ())?),
+            WaitsFor::Graph => drop(self.graph.insert((order, seq, change, &campaign), ())?),
+            WaitsFor::Token { account } => {
+                drop(self.parked.insert((account, seq, change, &campaign), ())?)
+            }
+            WaitsFor::Reference { account, .. } => {
+                drop(
+                    self.awaiting
+                        .insert((account, order, seq, change, &campaign), ())?,
+                );
+                self.count_awaiting(account, 1)?;
+            }
+        }
+        let record = codec::encode(&(task, order));
+        self.tasks
+            .insert((seq, change, &campaign), record.as_slice())?;
+        Ok(())
+    }
+
+    /// Takes a task out of its queue, wherever it waits; what it was is returned.
+    pub(crate) fn dequeue(&mut self, key: TaskKey) -> Result<Option<Task>, StoreError> {
+        let TaskKey {
+            seq,
+            change,
+            campaign,
+        } = key;
+        let Some(record) = self.tasks.remove((seq, change, &campaign))? else {
+            return Ok(None);
+        };
+        let (task, order): (Task, u64) = codec::decode(TASKS, record.value())?;
+        drop(record);
+        match &task.waits_for {
+            WaitsFor::Time => drop(self.timed.remove((order, seq, change, &campaign))?),
+            WaitsFor::Graph => drop(self.graph.remove((order, seq, change, &campaign))?),
+            WaitsFor::Token { account } => {
+                drop(self.parked.remove((account, seq, change, &campaign))?)
+            }
+            WaitsFor::Reference { account, .. } => {
+                drop(
+                    self.awaiting
+                        .remove((account, order, seq, change, &campaign))?,
+                );
+                self.count_awaiting(account, -1)?;
+            }
+        }
+        Ok(Some(task))
+    }
+
+    fn count_awaiting(&mut self, account: &[u8; 12], by: i64) -> Result<(), StoreError> {
+        let now = self.awaiting_count(account)?.saturating_add_signed(by);
+        if now == 0 {
+            self.awaiting_counts.remove(account)?;
+        } else {
+            self.awaiting_counts.insert(account, now)?;
+        }
+        Ok(())
+    }
+
+    /// How many tasks of an account wait for reference data (R13).
+    pub(crate) fn awaiting_count(&self, account: &[u8; 12]) -> Result<u64, StoreError> {
+        Ok(self
+            .awaiting_counts
+            .get(account)?
+            .map_or(0, |count| count.value()))
+    }
+
+    /// The task of an account that has waited longest for reference data.
+    pub(crate) fn oldest_awaiting(
+        &self,
+        account: &[u8; 12],
+    ) -> Result<Option<TaskKey>, StoreError> {
+        let from = (account, 0, 0, 0, &[0; 12]);
+        let to = (account, u64::MAX, u64::MAX, u32::MAX, &[0xff; 12]);
+        let Some(entry) = self.awaiting.range(from..=to)?.next() else {
+            return Ok(None);
+        };
+        let (entry, _) = entry?;
+        let (_, _, seq, change, campaign) = entry.value();
+        Ok(Some(TaskKey {
+            seq,
+            change,
+            campaign: *campaign,
+        }))
+    }
+
+    /// Wakes the Facebook tasks parked for an account: its token changed (R28).
+    pub(crate) fn unpark(&mut self, account: &[u8; 12], now_ms: i64) -> Result<usize, StoreError> {
+        let from = (account, 0, 0, &[0; 12]);
+        let to = (account, u64::MAX, u32::MAX, &[0xff; 12]);
+        let mut keys = Vec::new();
+        for entry in self.parked.range(from..=to)? {
+            let (entry, _) = entry?;
+            let (_, seq, change, campaign) = entry.value();
+            keys.push(TaskKey {
+                seq,
+                change,
+                campaign: *campaign,
+            });
+        }
+        for key in &keys {
+            let mut task = self.dequeue(*key)?.unwrap_or_default();
+            task.waits_for = WaitsFor::Graph;
+            self.enqueue(*key, &task, now_ms)?;
+        }
+        Ok(keys.len())
+    }
+
+    /// Records how a task ended, in place of an earlier outcome (replay), and forgets the task.
+    pub(crate) fn end(&mut self, key: TaskKey, ended: &Ended) -> Result<(), StoreError> {
+        self.dequeue(key)?;
+        self.forget_outcome(key)?;
+        self.count(ended.outcome.name(), 1)?;
+        if let Outcome::Ignored { reason } = ended.outcome {
+            self.count(reason.name(), 1)?;
+        }
+        let record = codec::encode(ended);
+        self.outcomes
+            .insert((key.seq, key.change, &key.campaign), record.as_slice())?;
+        Ok(())
+    }
+
+    /// How a task ended, if it has.
+    pub(crate) fn outcome(&self, key: TaskKey) -> Result<Option<Ended>, StoreError> {
+        let Some(record) = self.outcomes.get((key.seq, key.change, &key.campaign))? else {
+            return Ok(None);
+        };
+        codec::decode(OUTCOMES, record.value()).map(Some)
+    }
+
+    /// Takes an outcome back; what it was is returned.
+    pub(crate) fn forget_outcome(&mut self, key: TaskKey) -> Result<Option<Ended>, StoreError> {
+        let Some(record) = self.outcomes.remove((key.seq, key.change, &key.campaign))? else {
+            return Ok(None);
+        };
+        let ended: Ended = codec::decode(OUTCOMES, record.value())?;
+        drop(record);
+        self.count(ended.outcome.name(), -1)?;
+        if let Outcome::Ignored { reason } = ended.outcome {
+            self.count(reason.name(), -1)?;
+        }
+        Ok(Some(ended))
+    }
+}
+
+impl Snapshot {
+    /// A begun task and its place in its queue (milliseconds since the epoch: due, or arrived).
+    ///
+    /// # Errors
+    /// When the store cannot be read or the record is damaged.
+    pub fn task(&self, key: TaskKey) -> Result<Option<(Task, u64)>, StoreError> {
+        let Some(record) = self.tasks.get((key.seq, key.change, &key.campaign))? else {
+            return Ok(None);
+        };
+        codec::decode(TASKS, record.value()).map(Some)
+    }
+
+    /// Tasks due now, at most `limit`, longest due first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn due(&self, now_ms: i64, limit: usize) -> Result<Vec<TaskKey>, StoreError> {
+        due(&self.timed, now_ms, limit)
+    }
+
+    /// Facebook leads to fetch now, at most `limit`, longest due first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn due_for_graph(&self, now_ms: i64, limit: usize) -> Result<Vec<TaskKey>, StoreError> {
+        due(&self.graph, now_ms, limit)
+    }
+
+    /// When the next timed task and the next Facebook fetch are due.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn next_due_ms(&self) -> Result<(Option<i64>, Option<i64>), StoreError> {
+        let first = |table: &DueTable| -> Result<Option<i64>, StoreError> {
+            Ok(table
+                .first()?
+                .map(|(key, _)| key.value().0.cast_signed())
+                .filter(|due| *due >= 0))
+        };
+        Ok((first(&self.timed)?, first(&self.graph)?))
+    }
+
+    /// Tasks that wait for reference data, with what they need, at most `limit` of each account.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn awaiting(&self, limit: usize) -> Result<Vec<(TaskKey, u64)>, StoreError> {
+        let mut found = Vec::new();
+        for account in self.awaiting_counts.iter()? {
+            let account = *account?.0.value();
+            let to = (&account, u64::MAX, u64::MAX, u32::MAX, &[0xff; 12]);
+            for entry in self
+                .awaiting
+                .range((&account, 0, 0, 0, &[0; 12])..=to)?
+                .take(limit)
+            {
+                let (entry, _) = entry?;
+                let (_, arrived, seq, change, campaign) = entry.value();
+                found.push((
+                    TaskKey {
+                        seq,
+                        change,
+                        campaign: *campaign,
+                    },
+                    arrived,
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many tasks wait where.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn waiting(&self) -> Result<Waiting, StoreError> {
+        Ok(Waiting {
+            timed: self.timed.len()?,
+            reference: self.awaiting.len()?,
+            graph: self.graph.len()?,
+            parked: self.parked.len()?,
+        })
+    }
+
+    /// Every begun task and every outcome of a webhook.
+    ///
+    /// # Errors
+    /// When the store cannot be read or a record is damaged.
+    pub fn fate(
+        &self,
+        seq: u64,
+    ) -> Result<(Vec<(TaskKey, Task)>, Vec<(TaskKey, Ended)>), StoreError> {
+        let range = || (seq, 0, &[0; 12])..=(seq, u32::MAX, &[0xff; 12]);
+        let mut tasks = Vec::new();
+        for entry in self.tasks.range(range())? {
+            let (key, record) = entry?;
+            let (task, _): (Task, u64) = codec::decode(TASKS, record.value())?;
+            tasks.push((task_key(key.value()), task));
+        }
+        let mut ends = Vec::new();
+        for entry in self.outcomes.range(range())? {
+            let (key, record) = entry?;
+            ends.push((
+                task_key(key.value()),
+                codec::decode(OUTCOMES, record.value())?,
+            ));
+        }
+        Ok((tasks, ends))
+    }
+
+    /// A counter: outcomes and reasons by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn counted(&self, name: &str) -> Result<u64, StoreError> {
+        Ok(self.counts.get(name)?.map_or(0, |count| count.value()))
+    }
+}
+
+type DueTable = redb::ReadOnlyTable<(u64, u64, u32, &'static [u8; 12]), ()>;
+
+fn due(table: &DueTable, now_ms: i64, limit: usize) -> Result<Vec<TaskKey>, StoreError> {
+    let until = (
+        now_ms.max(0).cast_unsigned(),
+        u64::MAX,
+        u32::MAX,
+        &[0xff; 12],
+    );
+    let mut keys = Vec::new();
+    for entry in table.range(..=until)?.take(limit) {
+        let (entry, _) = entry?;
+        let (_, seq, change, campaign) = entry.value();
+        keys.push(TaskKey {
+            seq,
+            change,
+            campaign: *campaign,
+        });
+    }
+    Ok(keys)
+}
+
+fn task_key((seq, change, campaign): (u64, u32, &[u8; 12])) -> TaskKey {
+    TaskKey {
+        seq,
+        change,
+        campaign: *campaign,
+    }
+}
+
+impl Need {
+    /// The ids of a campaign need.
+    #[must_use]
+    pub fn campaign(account: ObjectId, campaign: ObjectId) -> Self {
+        Self::Campaign {
+            account: account.bytes(),
+            campaign: campaign.bytes(),
+        }
+    }
+}

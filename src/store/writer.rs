@@ -1,0 +1,291 @@
+//! The one writer: everything that waits goes into one transaction, one fsync pays for all of it.
+//!
+//! Intake goes first in each group, so that its latency does not wait behind a pipeline batch. A caller whose job is
+//! dropped without an answer knows that nothing of it was committed, or that the outcome of the commit is unknown:
+//! both mean "not stored" to a platform, and repeating is harmless.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use redb::WriteTransaction;
+use tokio::sync::oneshot;
+
+use super::database::Database;
+use super::inbox::SEQ_TO_WEBHOOK;
+use super::{Levels, StoreError};
+
+/// Webhooks in one commit at most: a group of 400 connections fits with room to spare.
+const GROUP_WEBHOOKS_MAX: usize = 1024;
+/// Bytes of webhooks in one commit at most, so that big bodies do not make a commit long.
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Time for other work in one commit: intake that arrives meanwhile waits at most about this long more.
+const GROUP_WORK_TIME_MAX: Duration = Duration::from_millis(15);
+/// Bytes of webhooks waiting for the writer at most; past it intake is told to refuse.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Backoff between attempts to reopen a failed store.
+const REOPEN_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// Runs in the transaction; what it returns is called after a successful commit.
+pub(super) type Work = Box<dyn FnOnce(&WriteTransaction) -> Result<Finish, StoreError> + Send>;
+pub(super) type Finish = Box<dyn FnOnce() + Send>;
+
+/// One webhook, encoded, and who waits for its sequence number.
+struct Intake {
+    record: Vec<u8>,
+    reply: oneshot::Sender<u64>,
+}
+
+/// The handle to the writer's thread.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    intake: VecDeque<Intake>,
+    intake_bytes: usize,
+    work: VecDeque<Work>,
+    closed: bool,
+    failed: bool,
+}
+
+/// Why a webhook was not even queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Too much waits already.
+    Full,
+    /// The store has failed and is not open again yet, or is closed.
+    Unavailable,
+}
+
+impl Writer {
+    pub(super) fn start(database: Arc<Database>, levels: Arc<Levels>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+        });
+        let run = Run {
+            shared: Arc::clone(&shared),
+            database,
+            levels,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || run.run())?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues a webhook; the receiver gets its sequence number once it is durable.
+    pub(super) fn intake(&self, record: Vec<u8>) -> Result<oneshot::Receiver<u64>, Refused> {
+        let (reply, stored) = oneshot::channel();
+        let mut queue = self.shared.lock();
+        if queue.closed || queue.failed {
+            return Err(Refused::Unavailable);
+        }
+        if queue.intake_bytes + record.len() > WAITING_BYTES_MAX {
+            return Err(Refused::Full);
+        }
+        queue.intake_bytes += record.len();
+        queue.intake.push_back(Intake { record, reply });
+        drop(queue);
+        self.shared.wake.notify_one();
+        Ok(stored)
+    }
+
+    /// Queues work; dropped unrun when the store has failed or is closed.
+    pub(super) fn work(&self, work: Work) {
+        let mut queue = self.shared.lock();
+        if queue.closed || queue.failed {
+            return;
+        }
+        queue.work.push_back(work);
+        drop(queue);
+        self.shared.wake.notify_one();
+    }
+
+    pub(super) fn is_available(&self) -> bool {
+        let queue = self.shared.lock();
+        !queue.closed && !queue.failed
+    }
+}
+
+impl Drop for Writer {
+    /// Commits what is queued, then ends the thread.
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Run {
+    shared: Arc<Shared>,
+    database: Arc<Database>,
+    levels: Arc<Levels>,
+}
+
+struct Group {
+    intake: Vec<Intake>,
+    work: VecDeque<Work>,
+}
+
+impl Run {
+    fn run(self) {
+        while let Some(group) = self.next_group() {
+            if let Err(error) = self.commit(group) {
+                tracing::error!(%error, "the store failed; reopening it");
+                self.recover();
+            }
+        }
+    }
+
+    /// Waits for work; `None` once closed and empty.
+    fn next_group(&self) -> Option<Group> {
+        let mut queue = self.shared.lock();
+        while queue.intake.is_empty() && queue.work.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            queue = self
+                .shared
+                .wake
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let intake = take_intake(&mut queue);
+        let work = std::mem::take(&mut queue.work);
+        Some(Group { intake, work })
+    }
+
+    /// One transaction. Work that fails takes the transaction down with it, never the intake beside it.
+    fn commit(&self, mut group: Group) -> Result<(), StoreError> {
+        let txn = self.database.begin_write()?;
+        let last = self.append(&txn, &group.intake)?;
+        match run_work(&txn, &mut group.work) {
+            Ok(finishes) => self.finish(txn, group.intake, last, finishes)?,
+            Err(error) => {
+                tracing::error!(%error, "work was rolled back");
+                txn.abort()?;
+                let txn = self.database.begin_write()?;
+                let last = self.append(&txn, &group.intake)?;
+                self.finish(txn, group.intake, last, Vec::new())?;
+            }
+        }
+        self.put_back(group.work);
+        Ok(())
+    }
+
+    /// Appends webhooks; returns the sequence number of the last.
+    fn append(&self, txn: &WriteTransaction, intake: &[Intake]) -> Result<u64, StoreError> {
+        let mut seq = self.levels.last_seq();
+        if intake.is_empty() {
+            return Ok(seq);
+        }
+        let mut inbox = txn.open_table(SEQ_TO_WEBHOOK)?;
+        for webhook in intake {
+            seq += 1;
+            let taken = inbox.insert(seq, webhook.record.as_slice())?.is_some();
+            assert!(!taken, "sequence number {seq} was given out twice");
+        }
+        Ok(seq)
+    }
+
+    fn finish(
+        &self,
+        txn: WriteTransaction,
+        intake: Vec<Intake>,
+        last: u64,
+        finishes: Vec<Finish>,
+    ) -> Result<(), StoreError> {
+        txn.commit()?;
+        let first = last + 1 - intake.len() as u64;
+        self.levels.received_up_to(last);
+        for (seq, webhook) in (first..).zip(intake) {
+            // A platform that hung up meanwhile will send again; the lead is deduplicated then.
+            let _ = webhook.reply.send(seq);
+        }
+        for finish in finishes {
+            finish();
+        }
+        Ok(())
+    }
+
+    /// Work that did not fit into this group goes first in the next.
+    fn put_back(&self, rest: VecDeque<Work>) {
+        let mut queue = self.shared.lock();
+        for work in rest.into_iter().rev() {
+            queue.work.push_front(work);
+        }
+    }
+
+    /// Refuses everything until the store is open again: redb accepts nothing after an I/O error.
+    fn recover(&self) {
+        let mut backoff = REOPEN_BACKOFF.0;
+        loop {
+            let mut queue = self.shared.lock();
+            queue.failed = true;
+            queue.intake.clear();
+            queue.intake_bytes = 0;
+            queue.work.clear();
+            if queue.closed {
+                return;
+            }
+            drop(queue);
+            match self.database.reopen() {
+                Ok(()) => break,
+                Err(error) => tracing::error!(%error, "the store cannot be reopened yet"),
+            }
+            std::thread::sleep(backoff);
+            backoff = (backoff * 2).min(REOPEN_BACKOFF.1);
+        }
+        tracing::info!("the store is open again");
+        self.shared.lock().failed = false;
+    }
+}
+
+fn take_intake(queue: &mut Queue) -> Vec<Intake> {
+    let mut taken = Vec::new();
+    let mut bytes = 0;
+    while let Some(next) = queue.intake.front() {
+        let full = taken.len() == GROUP_WEBHOOKS_MAX || bytes + next.record.len() > GROUP_BYTES_MAX;
+        if full && !taken.is_empty() {
+            break;
+        }
+        bytes += next.record.len();
+        taken.extend(queue.intake.pop_front());
+    }
+    queue.intake_bytes -= bytes;
+    taken
+}
+
+/// Runs work from the front until time is up; at least one piece.
+fn run_work(txn: &WriteTransaction, work: &mut VecDeque<Work>) -> Result<Vec<Finish>, StoreError> {
+    let begun = Instant::now();
+    let mut finishes = Vec::new();
+    while let Some(next) = work.pop_front() {
+        finishes.push(next(txn)?);
+        if begun.elapsed() > GROUP_WORK_TIME_MAX {
+            break;
+        }
+    }
+    Ok(finishes)
+}
