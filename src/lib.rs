@@ -3,5 +3,6 @@
 //! Data flows one way: intake -> store -> pipeline -> store -> sync -> MongoDB.
 
 pub mod clock;
+pub mod graph;
 pub mod model;
 pub mod store;
