@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: intake -> store -> pipeline -> store -> sync -> MongoDB.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod model;
