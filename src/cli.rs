@@ -56,7 +56,7 @@ pub enum Command {
     Demo(Demo),
     /// Read the configuration and name every mistake at once.
     Check(check::Check),
-    #[allow(missing_docs)]
+    /// Whatever a node answers.
     #[command(flatten)]
     Ask(Ask),
 }

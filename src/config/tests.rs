@@ -308,3 +308,42 @@ fn every_key_is_listed_once_with_a_meaning_and_a_default_that_can_be_written() {
         .collect();
     load("", &variables).unwrap();
 }
+
+#[test]
+fn the_interfaces_example_is_a_valid_file() {
+    let text = r#"
+        [node]
+        id = "edge-1"
+        [store]
+        path = "data/inlet.redb"
+        document_retention = "30d"
+        [intake]
+        listen = "127.0.0.1:8080"
+        body_limit = "1MiB"
+        failure_status = 400
+        max_backlog = 1_000_000
+        rate_limit = { per_second = 0, burst = 0 }
+        trusted_proxies = []
+        [tls]
+        cert = ""
+        key = ""
+        [admin]
+        token = ""
+        [mongodb]
+        uri = ""
+        database = ""
+        create_indexes = true
+        [signatures]
+        callrail = []
+        max_age = "0s"
+        [smtp]
+        url = ""
+        from = ""
+        [events]
+        secret = ""
+        secret_file = ""
+    "#;
+    let config = Config::parse(text).unwrap();
+    assert_eq!(config.node.id.as_deref(), Some("edge-1"));
+    assert!(config.events.secret.is_none());
+}
