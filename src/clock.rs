@@ -1,7 +1,104 @@
-//! Time is injected, so that a whole node can run in a simulation.
+//! What time it is, injected so that a whole node can run in a simulation.
+//!
+//! Must not know: who asks. Pauses are not waited for here; this is only for times that are written down.
 
-/// Where "now" comes from.
-pub trait Clock: Send + Sync + 'static {
-    /// Milliseconds since the Unix epoch.
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A source of wall-clock time.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since the Unix epoch. Never less than an earlier answer of the same clock.
     fn now_ms(&self) -> i64;
+}
+
+/// The machine's clock. When it is set back, this one stands still until it is reached again, so that within a
+/// process nothing is older than what came before it.
+#[derive(Debug, Default)]
+pub struct SystemClock {
+    latest_ms: AtomicI64,
+}
+
+/// A clock that only moves when told to.
+#[derive(Debug)]
+pub struct ManualClock {
+    now_ms: AtomicI64,
+}
+
+// === impl SystemClock ===
+
+impl SystemClock {
+    /// A clock that has told no time yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> i64 {
+        let now_ms = since_epoch_ms(SystemTime::now());
+        self.latest_ms
+            .fetch_max(now_ms, Ordering::Relaxed)
+            .max(now_ms)
+    }
+}
+
+// === impl ManualClock ===
+
+impl ManualClock {
+    /// A clock that stands at this time, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn at(now_ms: i64) -> Self {
+        Self {
+            now_ms: AtomicI64::new(now_ms),
+        }
+    }
+
+    /// Moves on. Durations beyond what milliseconds can hold move it to the end of time.
+    pub fn advance(&self, by: Duration) {
+        let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        let later = |now_ms: i64| Some(now_ms.saturating_add(by_ms));
+        // `later` always answers, so the update always happens.
+        let _ = self
+            .now_ms
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_ms(&self) -> i64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// A clock before 1970 has lost its battery: it reads 0.
+fn since_epoch_ms(now: SystemTime) -> i64 {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_does_not_run_backwards_when_the_machine_is_set_back() {
+        let clock = SystemClock::new();
+        let ahead_ms = clock.now_ms() + 60_000;
+        clock.latest_ms.store(ahead_ms, Ordering::Relaxed);
+        assert_eq!(clock.now_ms(), ahead_ms);
+    }
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = ManualClock::at(1_000);
+        assert_eq!(clock.now_ms(), 1_000);
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(clock.now_ms(), 3_000);
+    }
+
+    #[test]
+    fn a_time_before_1970_reads_as_zero() {
+        assert_eq!(since_epoch_ms(UNIX_EPOCH - Duration::from_secs(5)), 0);
+    }
 }

@@ -6,3 +6,6 @@ pub mod clock;
 pub mod graph;
 pub mod model;
 pub mod store;
+pub mod cli;
+pub mod config;
+pub mod telemetry;

@@ -1,0 +1,104 @@
+//! What commands ask of a node, whether it runs or not.
+//!
+//! Answers are the admin API's JSON, not types of our own: `--json` prints them as they are, and a command that is
+//! older than the node still shows what it knows.
+//!
+//! Must not know: HTTP, or the store.
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::model::WebhookId;
+
+/// An answer that takes a while.
+pub type Answer<'a, T> = BoxFuture<'a, anyhow::Result<T>>;
+
+/// Where exported lines go, one call a line, without the line break. An error ends the export.
+pub type LineSink<'a> = dyn FnMut(&str) -> anyhow::Result<()> + Send + 'a;
+
+/// A node that can be asked.
+pub trait Backend: Send + Sync {
+    /// `GET /api/v1/status`.
+    fn status(&self) -> Answer<'_, Value>;
+
+    /// `GET /api/v1/webhooks`: one page, newest first.
+    fn webhooks<'a>(&'a self, page: &'a Page) -> Answer<'a, Value>;
+
+    /// `GET /api/v1/webhooks/{id}`.
+    fn webhook<'a>(&'a self, id: &'a WebhookId) -> Answer<'a, Value>;
+
+    /// `POST /api/v1/webhooks/{id}/replay`: how many were replayed.
+    fn replay<'a>(&'a self, id: &'a WebhookId) -> Answer<'a, u64>;
+
+    /// `POST /api/v1/webhooks/replay`: how many were replayed.
+    fn replay_matching<'a>(&'a self, filter: &'a Filter) -> Answer<'a, u64>;
+
+    /// `GET /api/v1/documents/{collection}?count=1`.
+    fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64>;
+
+    /// `GET /api/v1/documents/{collection}`: every document, a line each.
+    fn export<'a>(&'a self, collection: &'a str, line: &'a mut LineSink<'_>) -> Answer<'a, ()>;
+
+    /// `POST /api/v1/reference`: how many of each kind were loaded.
+    fn import<'a>(&'a self, reference: &'a Value) -> Answer<'a, Value>;
+
+    /// `POST /api/v1/sync`: what was pushed, and what is left.
+    fn sync_now(&self) -> Answer<'_, Value>;
+
+    /// `GET /api/v1/sync`.
+    fn sync_status(&self) -> Answer<'_, Value>;
+}
+
+/// Which webhooks. Absent fields do not filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Filter {
+    /// An outcome's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// A reason's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// An adapter's slug.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// The account of the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// The campaign of the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<String>,
+    /// The earliest arrival, milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
+}
+
+/// Part of a listing, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Which webhooks.
+    pub filter: Filter,
+    /// How many at most.
+    pub limit: usize,
+    /// The `next` of the page before.
+    pub before: Option<String>,
+}
+
+// === impl Filter ===
+
+impl Filter {
+    /// The filter as a query's names and values.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let fields = [
+            ("outcome", self.outcome.clone()),
+            ("reason", self.reason.clone()),
+            ("platform", self.platform.clone()),
+            ("account", self.account.clone()),
+            ("campaign", self.campaign.clone()),
+            ("since", self.since.map(|ms| ms.to_string())),
+        ];
+        let present = |(name, value): (&'static str, Option<String>)| Some((name, value?));
+        fields.into_iter().filter_map(present).collect()
+    }
+}

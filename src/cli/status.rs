@@ -1,0 +1,109 @@
+//! `inlet status`: backlog, outcomes, sync and dependencies on one screen.
+
+use serde_json::Value;
+
+use super::table::{self, cell, lasting, time};
+use super::{Session, sync};
+
+/// Tell backlog, outcomes, sync and dependencies.
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) async fn run(&self, mut session: Session<'_>) -> anyhow::Result<()> {
+        let status = session.backend.status().await?;
+        session.print(&status, self.json, render)?;
+        Ok(())
+    }
+}
+
+fn render(status: &Value) -> String {
+    let parts = [
+        node(status),
+        tally("outcome", status, "/outcomes"),
+        tally("ignored because", status, "/reasons"),
+        sync::facts(status.get("sync").unwrap_or(&Value::Null)),
+        dependencies(status),
+    ];
+    let shown: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    shown.join("\n\n")
+}
+
+fn node(status: &Value) -> String {
+    table::facts(&[
+        ("node", cell(status, "/node")),
+        ("version", cell(status, "/version")),
+        ("epoch", cell(status, "/epoch")),
+        ("started", time(status, "/started_at")),
+        ("ready", cell(status, "/backlog/ready")),
+        ("waiting", cell(status, "/backlog/waiting")),
+        ("parked", cell(status, "/backlog/parked")),
+        ("oldest", lasting(status, "/backlog/oldest_age_ms")),
+        ("store", cell(status, "/store/path")),
+        ("store bytes", cell(status, "/store/bytes")),
+        ("accounts", cell(status, "/reference/accounts")),
+        ("campaigns", cell(status, "/reference/campaigns")),
+        ("users", cell(status, "/reference/users")),
+        ("facebook keys", cell(status, "/reference/facebook.keys")),
+        ("cache as of", time(status, "/reference/complete_at_ms")),
+    ])
+}
+
+fn tally(what: &str, status: &Value, pointer: &str) -> String {
+    let row = |(name, count): (&String, &Value)| vec![table::harmless(name), cell(count, "")];
+    let rows: Vec<_> = table::members(status, pointer).map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    table::grid(&[what, "count"], rows)
+}
+
+fn dependencies(status: &Value) -> String {
+    let row = |(name, health): (&String, &Value)| {
+        vec![
+            table::harmless(name),
+            cell(health, "/state"),
+            cell(health, "/last_error"),
+        ]
+    };
+    let rows: Vec<_> = table::members(status, "/dependencies").map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    table::grid(&["dependency", "state", "last error"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_status_shows_what_is_there_and_a_dash_for_what_is_not() {
+        let shown = render(&json!({
+            "node": "edge-1",
+            "backlog": {"ready": 3, "oldest_age_ms": 61_000},
+            "outcomes": {"lead": 7, "dead_letter": 1},
+            "reference": {"facebook.keys": 2},
+            "sync": {"mode": "poll", "reachable": false, "last_error": "refused"},
+            "dependencies": {"graph": {"state": "waiting", "last_error": "429"}},
+        }));
+        for line in [
+            "node           edge-1",
+            "ready          3",
+            "oldest         1m 1s",
+            "waiting        -",
+            "facebook keys  2",
+            "dead_letter  1",
+            "graph       waiting  429",
+        ] {
+            assert!(shown.contains(line), "no `{line}` in\n{shown}");
+        }
+        assert!(!shown.contains("IGNORED BECAUSE"), "{shown}");
+    }
+}
