@@ -1,0 +1,14 @@
+//! The integration tests: the real binary against a real MongoDB and a Graph API that misbehaves on demand.
+//!
+//! One test binary, so that it is linked once. `support` is the harness; every other module is a list of facts about
+//! the product, each told as one test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that fails says so loudly"
+)]
+
+mod harness;
+mod support;
+mod tidy;

@@ -1,0 +1,21 @@
+//! The harness: everything a test needs around the node, in words that read like English.
+//!
+//! Must not know: any type of the `inlet` crate. It meets the product where users and other systems do: at its
+//! command line, its configuration file, its HTTP listeners and in MongoDB.
+
+#![allow(
+    dead_code,
+    reason = "the harness offers the whole vocabulary; not every run of the tests uses every word"
+)]
+
+pub(crate) mod extended;
+pub(crate) mod graph;
+pub(crate) mod http;
+pub(crate) mod load;
+pub(crate) mod mongod;
+pub(crate) mod node;
+pub(crate) mod port;
+pub(crate) mod process;
+pub(crate) mod reference;
+pub(crate) mod truth;
+pub(crate) mod wait;

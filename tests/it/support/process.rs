@@ -1,0 +1,142 @@
+//! A child process that can be killed, stopped, frozen and that never outlives the tests.
+//!
+//! Must not know: which program it runs.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::wait;
+
+/// How much of a log is shown when a test fails.
+const LOG_TAIL_LINES: usize = 80;
+
+/// A running (or ended) child process whose output goes to a file.
+pub(crate) struct Process {
+    child: Child,
+    leash: Leash,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`, appending its output to `log`. Should the tests die, the process is killed and `directory`,
+    /// where it keeps its files, removed.
+    pub(crate) fn start(command: &mut Command, log: &Path, directory: &Path) -> Self {
+        let output = append_to(log);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a log file has a second handle"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} did not start: {error}"));
+        let leash = Leash::new(child.id(), directory);
+        Self {
+            child,
+            leash,
+            log: log.to_owned(),
+        }
+    }
+
+    /// How it ended, `None` while it runs.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// SIGKILL: no last words, like a power cut for this process.
+    pub(crate) fn kill(&mut self) {
+        self.leash.release();
+        // Fails only where the process has ended already, which is what was wanted.
+        let _ = self.child.kill();
+        self.child.wait().expect("a killed child ends");
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) async fn terminate(&mut self, within: Duration) -> ExitStatus {
+        self.leash.release();
+        self.signal("TERM");
+        let log = self.log.clone();
+        wait::until("the process to end after SIGTERM", within, async || {
+            self.ended().ok_or_else(|| tail(&log))
+        })
+        .await
+    }
+
+    /// SIGSTOP: connections stay open, nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT: goes on as if nothing had been.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// The end of its log.
+    pub(crate) fn log_tail(&self) -> String {
+        tail(&self.log)
+    }
+
+    /// Through the shell's own `kill`: the tests need neither `unsafe` nor another dependency for a signal.
+    fn signal(&self, name: &str) {
+        let sent = Command::new("sh")
+            .args(["-c", "kill -s \"$1\" \"$2\"", "signal", name])
+            .arg(self.child.id().to_string())
+            .status()
+            .expect("a shell is there");
+        assert!(sent.success(), "SIG{name} was not delivered");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A small watcher that kills the process when the tests are gone, however they went.
+///
+/// It waits for the end of a pipe that only this process holds, so that it works for SIGKILL too, and, unlike a
+/// parent-death signal, does not fire when merely the thread of one test ends.
+struct Leash(Child);
+
+impl Leash {
+    const WATCH: &str =
+        "trap '' INT TERM HUP; read -r _; kill -s KILL \"$1\"; sleep 1; rm -rf -- \"$2\"";
+
+    fn new(process: u32, directory: &Path) -> Self {
+        let watcher = Command::new("sh")
+            .args(["-c", Self::WATCH, "leash"])
+            .arg(process.to_string())
+            .arg(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell is there");
+        Self(watcher)
+    }
+
+    /// Before the process is waited for: afterwards its id may belong to somebody else.
+    fn release(&mut self) {
+        // Fails only where it was released before.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn append_to(log: &Path) -> File {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap_or_else(|error| panic!("{}: {error}", log.display()))
+}
+
+/// The last lines of a log, as far as there is one.
+pub(crate) fn tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+}
