@@ -1,0 +1,277 @@
+//! Pushes what the outbox holds: take a batch, and stage by stage settle, render, write, conclude.
+//!
+//! A pass goes through the outbox once, batch by batch; what got no verdict is met again in the next pass. A pass ends
+//! at the first document whose outcome is unknown, so that nothing that refers to it gets ahead of it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::bootstrap::SchemaGate;
+use crate::client::Upstream;
+use crate::error::{Error, PassError};
+use crate::ports::{Outbox, Pending, PortError, Rendered, Row, Settlement, Verdict};
+use crate::settle::settle;
+use crate::write::{COMMAND_DOCUMENTS_MAX, Outcome, UnknownCodes, Writer};
+
+/// How long an idle engine may be left alone when nothing wakes it.
+const IDLE_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a stage is settled anew at once because documents turned out to be gone.
+const SETTLE_ROUNDS: usize = 3;
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// There may be more to do at once.
+    Progress {
+        /// Documents that reached MongoDB, or events that came from it.
+        documents: usize,
+    },
+    /// Nothing to do.
+    Idle {
+        /// How long to wait at most.
+        wait: Duration,
+    },
+}
+
+/// Pushes documents, one batch a step.
+pub struct PushEngine {
+    upstream: Arc<Upstream>,
+    outbox: Arc<dyn Outbox>,
+    /// Where the pass has got to.
+    after: u64,
+    /// Whether the pass has changed anything.
+    moved: bool,
+    /// Documents in one command: halved when MongoDB falls behind, grown by a tenth when it keeps up.
+    per_command: usize,
+    schema: SchemaGate,
+    unknown: UnknownCodes,
+}
+
+impl PushEngine {
+    /// An engine that pushes from `outbox`.
+    pub fn new(upstream: Arc<Upstream>, outbox: Arc<dyn Outbox>) -> Self {
+        Self {
+            upstream,
+            outbox,
+            after: 0,
+            moved: false,
+            per_command: COMMAND_DOCUMENTS_MAX,
+            schema: SchemaGate::default(),
+            unknown: UnknownCodes::default(),
+        }
+    }
+
+    /// Pushes one batch. Bounded by the deadlines of its operations. Not to be cancelled half-way: nothing would be
+    /// lost, but work would be done again.
+    ///
+    /// # Errors
+    /// Where MongoDB or the store fails; the next step begins a new pass. See [`PushEngine::rest`].
+    pub async fn step(&mut self) -> Result<Step, PassError> {
+        let outcome = self.try_step().await;
+        match &outcome {
+            Ok(_) => {
+                self.per_command =
+                    (self.per_command + self.per_command / 10 + 1).min(COMMAND_DOCUMENTS_MAX)
+            }
+            Err(error) => {
+                self.after = 0;
+                self.moved = false;
+                if matches!(error, PassError::Upstream(error) if error.asks_for_less()) {
+                    self.per_command = (self.per_command / 2).max(1);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Waits until a step is worth trying again after `error`. May be cancelled.
+    pub async fn rest(&self, error: &PassError) {
+        tokio::time::sleep(error.pause()).await;
+        self.upstream.ready().await;
+    }
+
+    async fn try_step(&mut self) -> Result<Step, PassError> {
+        let (after, limit) = (
+            self.after,
+            self.per_command * self.outbox.collections().len(),
+        );
+        let pending = self.ask(move |outbox| outbox.take(after, limit)).await?;
+        let Some(last) = pending
+            .iter()
+            .filter_map(|pending| pending.tickets.first())
+            .max()
+            .copied()
+        else {
+            return Ok(self.end_of_pass());
+        };
+        self.schema.pass(&self.upstream).await?;
+        let documents = self.push(pending).await?;
+        self.after = last.max(self.after + 1);
+        Ok(Step::Progress { documents })
+    }
+
+    fn end_of_pass(&mut self) -> Step {
+        self.after = 0;
+        if std::mem::take(&mut self.moved) {
+            Step::Progress { documents: 0 }
+        } else {
+            Step::Idle { wait: IDLE_WAIT }
+        }
+    }
+
+    async fn push(&mut self, mut pending: Vec<Pending>) -> Result<usize, PassError> {
+        let mut done = Vec::new();
+        let mut failure = None;
+        for stage in self.outbox.stages() {
+            let rows: Vec<_> = pending
+                .extract_if(.., |pending| stage.contains(&pending.row.collection))
+                .collect();
+            if rows.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.push_stage(rows, &mut done).await {
+                failure = Some(error);
+                break;
+            }
+        }
+        let documents = done.len();
+        self.conclude(done).await?;
+        failure.map_or(Ok(documents), Err)
+    }
+
+    /// Pushes one stage. What is done goes to `done`; other verdicts are concluded at once, for the stages after.
+    async fn push_stage(
+        &mut self,
+        rows: Vec<Pending>,
+        done: &mut Vec<(Pending, Verdict)>,
+    ) -> Result<(), PassError> {
+        let rows = self.settle(rows).await?;
+        let shared = Arc::clone(&rows);
+        let rendered = self.ask(move |outbox| outbox.render(&shared)).await?;
+        let Outcome { verdicts, error } = self.write(&rows, rendered).await;
+        let verdicts = verdicts
+            .into_iter()
+            .map(|(at, verdict)| (rows[at].clone(), verdict));
+        let (mut finished, others): (Vec<_>, Vec<_>) =
+            verdicts.partition(|(_, verdict)| *verdict == Verdict::Done);
+        done.append(&mut finished);
+        self.conclude(others).await?;
+        error.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Settles the rows of a stage; those that could not be are left out of the pass.
+    async fn settle(&self, rows: Vec<Pending>) -> Result<Arc<Vec<Pending>>, PassError> {
+        let rows = Arc::new(rows);
+        let mut gone = HashSet::new();
+        for _ in 0..SETTLE_ROUNDS {
+            let shared = Arc::clone(&rows);
+            let unsettled = self.ask(move |outbox| outbox.unsettled(&shared)).await?;
+            if unsettled.is_empty() {
+                return Ok(rows);
+            }
+            let settled = settle(&self.upstream, self.outbox.collections(), unsettled).await?;
+            gone = gone_among(&settled);
+            self.ask(move |outbox| outbox.settle(settled)).await?;
+            if gone.is_empty() {
+                return Ok(rows);
+            }
+        }
+        Ok(Arc::new(
+            rows.iter()
+                .filter(|pending| !gone.contains(&pending.row))
+                .cloned()
+                .collect(),
+        ))
+    }
+
+    /// Writes to all collections of a stage at the same time.
+    async fn write(&self, rows: &[Pending], rendered: Vec<Rendered>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut writers: Vec<Writer<'_>> = Vec::new();
+        for (at, (pending, rendered)) in rows.iter().zip(rendered).enumerate() {
+            match rendered {
+                Rendered::Nothing => outcome.verdicts.push((at, Verdict::Done)),
+                Rendered::Blocked { by } => outcome.verdicts.push((at, Verdict::Blocked { by })),
+                write => self
+                    .writer(&mut writers, pending.row.collection)
+                    .add(at, write),
+            }
+        }
+        for part in join_all(writers.into_iter().map(Writer::run)).await {
+            outcome.merge(part);
+        }
+        outcome
+    }
+
+    fn writer<'a, 'w>(
+        &'a self,
+        writers: &'w mut Vec<Writer<'a>>,
+        collection: u8,
+    ) -> &'w mut Writer<'a> {
+        let name = self.outbox.collections()[usize::from(collection)];
+        let at = writers
+            .iter()
+            .position(|writer| writer.collection == name)
+            .unwrap_or_else(|| {
+                writers.push(Writer::new(
+                    &self.upstream,
+                    name,
+                    self.per_command,
+                    &self.unknown,
+                ));
+                writers.len() - 1
+            });
+        &mut writers[at]
+    }
+
+    async fn conclude(&mut self, verdicts: Vec<(Pending, Verdict)>) -> Result<(), PassError> {
+        if verdicts.is_empty() {
+            return Ok(());
+        }
+        // A document that is blocked again is no progress: passes over blocked documents alone must come to rest.
+        self.moved |= verdicts
+            .iter()
+            .any(|(_, verdict)| !matches!(verdict, Verdict::Blocked { .. }));
+        Ok(self.ask(move |outbox| outbox.conclude(verdicts)).await?)
+    }
+
+    /// Asks the outbox something on a blocking thread.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Outbox) -> Result<T, PortError> + Send + 'static,
+    ) -> Result<T, PortError> {
+        let outbox = Arc::clone(&self.outbox);
+        blocking(move || question(outbox.as_ref())).await
+    }
+}
+
+/// Runs a port's method on a blocking thread.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PortError> + Send + 'static,
+) -> Result<T, PortError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(PortError(Box::new(error))),
+    }
+}
+
+fn gone_among(settled: &[(Row, Settlement)]) -> HashSet<Row> {
+    settled
+        .iter()
+        .filter(|(_, settlement)| *settlement == Settlement::Gone)
+        .map(|(row, _)| *row)
+        .collect()
+}
+
+impl From<Error> for Outcome {
+    fn from(error: Error) -> Self {
+        Self {
+            verdicts: Vec::new(),
+            error: Some(error),
+        }
+    }
+}
