@@ -14,7 +14,7 @@ mod import;
 mod progress;
 mod status;
 mod sync;
-mod table;
+pub(crate) mod table;
 mod webhooks;
 
 use std::io::{self, BufWriter, Write};

@@ -31,6 +31,9 @@ impl Health {
     /// What is wrong, if anything.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

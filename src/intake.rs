@@ -67,8 +67,19 @@ pub struct Peer(pub SocketAddr);
 impl Intake {
     /// An intake that stores into `store`.
     #[must_use]
-    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, limits: Limits, settings: Settings) -> Self {
-        Self { store, clock, limits, refusals: Refusals::default(), settings }
+    pub fn new(
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            limits,
+            refusals: Refusals::default(),
+            settings,
+        }
     }
 
     /// How many requests were refused, by reason.
@@ -81,9 +92,14 @@ impl Intake {
     pub fn router(self: Arc<Self>) -> Router {
         Router::new()
             .route("/v1/inbound/webhooks/{platform}", any(page_addressed))
-            .route("/v1/inbound/webhooks/{platform}/{account}/{campaign}", any(url_addressed))
+            .route(
+                "/v1/inbound/webhooks/{platform}/{account}/{campaign}",
+                any(url_addressed),
+            )
             .route("/funnel_webhooks/test", any(async || reply::success()))
-            .fallback(async |State(intake): State<Arc<Intake>>| intake.refuse(Refusal::UnknownRoute))
+            .fallback(async |State(intake): State<Arc<Intake>>| {
+                intake.refuse(Refusal::UnknownRoute)
+            })
             .with_state(self)
     }
 
@@ -128,10 +144,13 @@ impl Intake {
     fn verify(&self, query: &str) -> Response {
         let value = |name: &str| {
             let mut pairs = form_urlencoded::parse(query.as_bytes());
-            pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+            pairs
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.into_owned())
         };
         let subscribes = value("hub.mode").as_deref() == Some("subscribe");
-        let trusted = self.settings.verify_token.is_some() && value("hub.verify_token") == self.settings.verify_token;
+        let trusted = self.settings.verify_token.is_some()
+            && value("hub.verify_token") == self.settings.verify_token;
         match value("hub.challenge") {
             Some(challenge) if subscribes && trusted => reply::text(challenge),
             _ => reply::success(),
@@ -150,14 +169,21 @@ async fn url_addressed(
     Path((platform, account, campaign)): Path<(String, String, String)>,
     request: Request,
 ) -> Response {
-    let adapter = platforms::by_slug(&platform).filter(|adapter| matches!(adapter.addressing, Addressing::Url));
-    let Some(adapter) = adapter else { return intake.refuse(Refusal::UnknownRoute) };
+    let adapter = platforms::by_slug(&platform)
+        .filter(|adapter| matches!(adapter.addressing, Addressing::Url));
+    let Some(adapter) = adapter else {
+        return intake.refuse(Refusal::UnknownRoute);
+    };
     let has_query = request.uri().query().is_some_and(|query| !query.is_empty());
-    let is_webhook = request.method() == HttpMethod::POST || (request.method() == HttpMethod::GET && has_query);
+    let is_webhook =
+        request.method() == HttpMethod::POST || (request.method() == HttpMethod::GET && has_query);
     if !is_webhook {
         return intake.refuse(Refusal::WrongMethod);
     }
-    let target = Target { account: Some(account), campaign: Some(campaign) };
+    let target = Target {
+        account: Some(account),
+        campaign: Some(campaign),
+    };
     intake.receive(adapter, target, request).await
 }
 
@@ -166,18 +192,35 @@ async fn page_addressed(
     Path(platform): Path<String>,
     request: Request,
 ) -> Response {
-    let adapter = platforms::by_slug(&platform).filter(|adapter| matches!(adapter.addressing, Addressing::Page));
-    let Some(adapter) = adapter else { return intake.refuse(Refusal::UnknownRoute) };
+    let adapter = platforms::by_slug(&platform)
+        .filter(|adapter| matches!(adapter.addressing, Addressing::Page));
+    let Some(adapter) = adapter else {
+        return intake.refuse(Refusal::UnknownRoute);
+    };
     match *request.method() {
         HttpMethod::GET => intake.verify(request.uri().query().unwrap_or_default()),
-        HttpMethod::POST => intake.receive(adapter, Target { account: None, campaign: None }, request).await,
+        HttpMethod::POST => {
+            intake
+                .receive(
+                    adapter,
+                    Target {
+                        account: None,
+                        campaign: None,
+                    },
+                    request,
+                )
+                .await
+        }
         _ => intake.refuse(Refusal::WrongMethod),
     }
 }
 
 fn peer(parts: &Parts) -> IpAddr {
     let unknown = IpAddr::from([0, 0, 0, 0]);
-    parts.extensions.get::<Peer>().map_or(unknown, |peer| peer.0.ip().to_canonical())
+    parts
+        .extensions
+        .get::<Peer>()
+        .map_or(unknown, |peer| peer.0.ip().to_canonical())
 }
 
 fn webhook(
@@ -188,12 +231,21 @@ fn webhook(
     body: Vec<u8>,
     arrived_at_ms: i64,
 ) -> Webhook {
-    let text = |name: &str| parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let text = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
     Webhook {
         platform: adapter.slug.to_owned(),
         account: target.account,
         campaign: target.campaign,
-        method: if parts.method == HttpMethod::GET { Method::Get } else { Method::Post },
+        method: if parts.method == HttpMethod::GET {
+            Method::Get
+        } else {
+            Method::Post
+        },
         query: parts.uri.query().unwrap_or_default().to_owned(),
         content_type: text(header::CONTENT_TYPE.as_str()),
         headers: kept(&parts.headers),
@@ -204,6 +256,15 @@ fn webhook(
 }
 
 fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
-    let present = KEPT_HEADERS.iter().filter_map(|name| Some((*name, headers.get(*name)?)));
-    present.map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
+    let present = KEPT_HEADERS
+        .iter()
+        .filter_map(|name| Some((*name, headers.get(*name)?)));
+    present
+        .map(|(name, value)| {
+            (
+                name.to_owned(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
+        })
+        .collect()
 }

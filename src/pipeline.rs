@@ -71,7 +71,10 @@ impl Worker for Pipeline {
             return Ok(Step::Idle);
         }
         let settling = Settling::new(&self.shared);
-        self.shared.store.write(move |tables| batch.settle(tables, &settling)).await?;
+        self.shared
+            .store
+            .write(move |tables| batch.settle(tables, &settling))
+            .await?;
         self.shared.store.signals().push.notify_one();
         self.shared.store.signals().graph.notify_one();
         Ok(Step::Busy)
@@ -110,11 +113,16 @@ impl Batch {
         self.tasks.is_empty()
     }
 
-    fn settle(self, tables: &mut crate::store::Tables<'_>, settling: &Settling) -> Result<(), StoreError> {
+    fn settle(
+        self,
+        tables: &mut crate::store::Tables<'_>,
+        settling: &Settling,
+    ) -> Result<(), StoreError> {
         for (key, prepared) in self.tasks {
             settling.settle(tables, key, prepared)?;
         }
-        self.cursor.map_or(Ok(()), |cursor| tables.set_number("cursor", cursor))
+        self.cursor
+            .map_or(Ok(()), |cursor| tables.set_number("cursor", cursor))
     }
 }
 

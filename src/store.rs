@@ -8,6 +8,7 @@ mod codec;
 mod database;
 pub mod documents;
 pub mod inbox;
+pub mod listing;
 pub mod outbox;
 pub mod reference;
 pub mod tables;

@@ -15,7 +15,7 @@ const NOTHING: &str = "-";
 const CELL_CHARS_MAX: usize = 80;
 
 /// Rows under headers, columns aligned with blanks, so that the output can be searched and cut.
-pub(super) fn grid(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn grid(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(headers.iter().map(|header| header.to_uppercase()));
@@ -34,7 +34,7 @@ pub(super) fn facts(facts: &[(&str, String)]) -> String {
 }
 
 /// The scalar at `pointer` (RFC 6901), fit for a terminal.
-pub(super) fn cell(value: &Value, pointer: &str) -> String {
+pub(crate) fn cell(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {
         None | Some(Value::Null) => NOTHING.to_owned(),
         Some(Value::String(text)) if text.is_empty() => NOTHING.to_owned(),

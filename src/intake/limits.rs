@@ -102,7 +102,11 @@ impl Limits {
     /// # Errors
     /// The bound that is reached.
     pub(super) fn admit(&self, peer: IpAddr, store: &Store, now_ms: i64) -> Result<(), Refusal> {
-        if self.rate.as_ref().is_some_and(|rate| !rate.admit(peer, now_ms)) {
+        if self
+            .rate
+            .as_ref()
+            .is_some_and(|rate| !rate.admit(peer, now_ms))
+        {
             return Err(Refusal::RateLimited);
         }
         if store.levels().unread() >= self.backlog_max {
@@ -116,13 +120,29 @@ impl Limits {
 
     /// The last address that no trusted proxy has vouched away.
     pub(super) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let trusted = |address: IpAddr| self.trusted_proxies.iter().any(|net| net.contains(&address));
+        let trusted = |address: IpAddr| {
+            self.trusted_proxies
+                .iter()
+                .any(|net| net.contains(&address))
+        };
         if !trusted(peer) {
             return peer;
         }
-        let forwarded = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let named: Vec<IpAddr> = forwarded.flat_map(|list| list.split(',')).map_while(|one| one.trim().parse().ok()).collect();
-        named.iter().rev().copied().find(|address| !trusted(*address)).or(named.first().copied()).unwrap_or(peer)
+        let forwarded = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let named: Vec<IpAddr> = forwarded
+            .flat_map(|list| list.split(','))
+            .map_while(|one| one.trim().parse().ok())
+            .collect();
+        named
+            .iter()
+            .rev()
+            .copied()
+            .find(|address| !trusted(*address))
+            .or(named.first().copied())
+            .unwrap_or(peer)
     }
 }
 
@@ -138,13 +158,23 @@ impl DiskReserve {
     /// Watches the file system of `folder`.
     #[must_use]
     pub fn new(folder: PathBuf, min_free_bytes: u64) -> Self {
-        Self { folder, min_free_bytes, checked_at_ms: AtomicI64::new(i64::MIN), short: AtomicBool::new(false) }
+        Self {
+            folder,
+            min_free_bytes,
+            checked_at_ms: AtomicI64::new(i64::MIN),
+            short: AtomicBool::new(false),
+        }
     }
 
     fn is_short(&self, now_ms: i64) -> bool {
         let checked = self.checked_at_ms.load(Ordering::Relaxed);
         let due = now_ms.saturating_sub(checked) >= DISK_CHECK_MS || checked > now_ms;
-        if due && self.checked_at_ms.compare_exchange(checked, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if due
+            && self
+                .checked_at_ms
+                .compare_exchange(checked, now_ms, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
             self.short.store(self.measure(), Ordering::Relaxed);
         }
         self.short.load(Ordering::Relaxed)
@@ -152,7 +182,8 @@ impl DiskReserve {
 
     /// A file system that cannot be asked is not taken for full: the commit will tell.
     fn measure(&self) -> bool {
-        rustix::fs::statvfs(&self.folder).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < self.min_free_bytes)
+        rustix::fs::statvfs(&self.folder)
+            .is_ok_and(|disk| disk.f_bavail * disk.f_frsize < self.min_free_bytes)
     }
 }
 
@@ -174,7 +205,11 @@ impl RateLimit {
     #[must_use]
     pub fn new(per_second: u32, burst: u32) -> Self {
         let per_second = f64::from(per_second);
-        Self { per_second, burst: f64::from(burst).max(per_second).max(1.0), peers: Mutex::default() }
+        Self {
+            per_second,
+            burst: f64::from(burst).max(per_second).max(1.0),
+            peers: Mutex::default(),
+        }
     }
 
     fn admit(&self, peer: IpAddr, now_ms: i64) -> bool {
@@ -182,8 +217,14 @@ impl RateLimit {
         if peers.len() >= PEERS_MAX && !peers.contains_key(&peer) {
             peers.retain(|_, bucket| now_ms - bucket.at_ms < 10_000);
         }
-        let bucket = peers.entry(peer).or_insert(Bucket { tokens: self.burst, at_ms: now_ms });
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds between two requests are exact in an f64")]
+        let bucket = peers.entry(peer).or_insert(Bucket {
+            tokens: self.burst,
+            at_ms: now_ms,
+        });
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "milliseconds between two requests are exact in an f64"
+        )]
         let elapsed_s = (now_ms - bucket.at_ms).max(0) as f64 / 1000.0;
         bucket.tokens = (bucket.tokens + elapsed_s * self.per_second).min(self.burst);
         bucket.at_ms = now_ms;
@@ -206,7 +247,10 @@ mod tests {
         let admitted = (0..5).filter(|_| rate.admit(one, 1_000)).count();
         assert_eq!(admitted, 3);
         assert!(rate.admit(other, 1_000));
-        assert!(rate.admit(one, 1_500), "half a second later one more token is there");
+        assert!(
+            rate.admit(one, 1_500),
+            "half a second later one more token is there"
+        );
         assert!(!rate.admit(one, 1_500));
     }
 
@@ -220,9 +264,15 @@ mod tests {
             trusted_proxies: "10.0.0.0/8".parse().into_iter().collect(),
         };
         let mut headers = HeaderMap::new();
-        headers.insert("x-forwarded-for", "6.6.6.6, 203.0.113.9, 10.1.1.1".parse().expect("a header"));
+        headers.insert(
+            "x-forwarded-for",
+            "6.6.6.6, 203.0.113.9, 10.1.1.1".parse().expect("a header"),
+        );
         let stranger = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(limits.client_address(stranger, &headers), stranger);
-        assert_eq!(limits.client_address(IpAddr::from([10, 2, 2, 2]), &headers), IpAddr::from([203, 0, 113, 9]));
+        assert_eq!(
+            limits.client_address(IpAddr::from([10, 2, 2, 2]), &headers),
+            IpAddr::from([203, 0, 113, 9])
+        );
     }
 }

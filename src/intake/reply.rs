@@ -22,10 +22,14 @@ pub(super) fn failure(status: StatusCode) -> Response {
 pub(super) fn refused(refusal: Refusal) -> Response {
     let mut response = json(refusal.status(), FAILURE);
     if let Some(seconds) = refusal.retry_after_s() {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if refusal == Refusal::WrongMethod {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
     }
     response
 }
@@ -42,6 +46,8 @@ fn json(status: StatusCode, body: &'static str) -> Response {
 fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -5,7 +5,10 @@ use bson::{Document, RawDocument};
 use redb::ReadableTable;
 
 use super::contact;
-use super::plan::{Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, RepeatMessage, identify, plan};
+use super::plan::{
+    Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, RepeatMessage, identify,
+    plan,
+};
 use super::prepare::Draft;
 use super::settle::Settling;
 use crate::model::{Outcome, TaskKey};
@@ -31,7 +34,9 @@ pub(super) fn lead(
         }
         Plan::New(new) => {
             write_new(tables, key, draft, &identity, &facts, *new)?;
-            Ok(Outcome::Lead { id: identity.id.bytes() })
+            Ok(Outcome::Lead {
+                id: identity.id.bytes(),
+            })
         }
     }
 }
@@ -49,7 +54,10 @@ fn gather(
         Some(row) => {
             let lead = tables.document(Collection::Leads.row(row))?;
             let fields_hash = lead.lead.map_or([0; 32], |facts| facts.fields_hash);
-            facts.repeated = Some(KnownLead { id: lead.settled_id().bytes(), fields_hash });
+            facts.repeated = Some(KnownLead {
+                id: lead.settled_id().bytes(),
+                fields_hash,
+            });
             lead.links.contact
         }
         None => contact_row(tables, draft)?,
@@ -70,9 +78,14 @@ fn repeated_row(
     settling: &Settling,
 ) -> Result<Option<u64>, StoreError> {
     let Some(first_copy) = &identity.first_copy else {
-        return Ok(tables.keys.get(&identity.id.bytes())?.map(|row| row.value()));
+        return Ok(tables
+            .keys
+            .get(&identity.id.bytes())?
+            .map(|row| row.value()));
     };
-    let Some(copy) = tables.first_copies.get(first_copy)? else { return Ok(None) };
+    let Some(copy) = tables.first_copies.get(first_copy)? else {
+        return Ok(None);
+    };
     let (arrived_at_ms, row) = copy.value();
     let apart_ms = u128::from(draft.arrived_at_ms.abs_diff(arrived_at_ms));
     Ok((apart_ms <= settling.limits.dedupe_window.as_millis()).then_some(row))
@@ -94,8 +107,13 @@ fn contact_row(tables: &Tables<'_>, draft: &Draft) -> Result<Option<u64>, StoreE
 
 fn known_contact(tables: &Tables<'_>, row: u64) -> Result<KnownContact, StoreError> {
     let stored = tables.document(Collection::Contacts.row(row))?;
-    let body = Document::try_from(stored.body()?).map_err(|_| StoreError::Corrupt { table: "documents" })?;
-    Ok(KnownContact { row, body, keys: stored.contact.unwrap_or_default() })
+    let body = Document::try_from(stored.body()?)
+        .map_err(|_| StoreError::Corrupt { table: "documents" })?;
+    Ok(KnownContact {
+        row,
+        body,
+        keys: stored.contact.unwrap_or_default(),
+    })
 }
 
 fn write_new(
@@ -113,16 +131,35 @@ fn write_new(
         Some(opening) => open_conversation(tables, contact, lead, owner, &opening)?,
         None => conversation_of(tables, owner)?,
     };
-    let links = Links { contact, lead: Some(lead), conversation: Some(conversation), room: Some(room) };
+    let links = Links {
+        contact,
+        lead: Some(lead),
+        conversation: Some(conversation),
+        room: Some(room),
+    };
     let seed = identity.id.bytes();
-    add(tables, Collection::Messages, Stored::new(seed, &new.message).with_links(links))?;
+    add(
+        tables,
+        Collection::Messages,
+        Stored::new(seed, &new.message).with_links(links),
+    )?;
     if let Some(deal) = new.deal {
         let id = crate::model::derived_id("deal", &[&seed]).bytes();
-        let links = Links { contact, lead: Some(lead), ..Links::default() };
-        add(tables, Collection::Deals, Stored::new(id, &deal).with_links(links))?;
+        let links = Links {
+            contact,
+            lead: Some(lead),
+            ..Links::default()
+        };
+        add(
+            tables,
+            Collection::Deals,
+            Stored::new(id, &deal).with_links(links),
+        )?;
     }
     if let Some(user) = new.user {
-        tables.last_users.insert(&draft.campaign.id.bytes(), &user.bytes())?;
+        tables
+            .last_users
+            .insert(&draft.campaign.id.bytes(), &user.bytes())?;
     }
     Ok(())
 }
@@ -136,7 +173,10 @@ fn write_lead(
     body: &RawDocument,
 ) -> Result<u64, StoreError> {
     let id = identity.id.bytes();
-    let mut lead = Stored::new(id, body).with_links(Links { contact, ..Links::default() });
+    let mut lead = Stored::new(id, body).with_links(Links {
+        contact,
+        ..Links::default()
+    });
     lead.lead = Some(LeadFacts {
         task: key,
         fields_hash: draft.fields_hash,
@@ -147,7 +187,9 @@ fn write_lead(
     let taken = tables.keys.insert(&id, row)?.is_some();
     assert!(!taken, "lead {} was about to be made twice", identity.id);
     if let Some(first_copy) = &identity.first_copy {
-        tables.first_copies.insert(first_copy, (draft.arrived_at_ms, row))?;
+        tables
+            .first_copies
+            .insert(first_copy, (draft.arrived_at_ms, row))?;
     }
     Ok(row)
 }
@@ -169,7 +211,9 @@ fn write_contact(
             Ok(Some(row))
         }
         contact::Plan::Merge { body, keys } => {
-            let Some(known) = &facts.contact else { return Ok(None) };
+            let Some(known) = &facts.contact else {
+                return Ok(None);
+            };
             merge_contact(tables, known.row, &body, keys.clone())?;
             index_contact(tables, draft, &keys, known.row)?;
             Ok(Some(known.row))
@@ -193,7 +237,12 @@ fn merge_contact(
 }
 
 /// The oldest contact keeps a key (R20).
-fn index_contact(tables: &mut Tables<'_>, draft: &Draft, keys: &ContactKeys, row: u64) -> Result<(), StoreError> {
+fn index_contact(
+    tables: &mut Tables<'_>,
+    draft: &Draft,
+    keys: &ContactKeys,
+    row: u64,
+) -> Result<(), StoreError> {
     for hash in contact::key_hashes(&draft.campaign, keys) {
         if tables.contact_keys.get(&hash)?.is_none() {
             tables.contact_keys.insert(&hash, row)?;
@@ -210,23 +259,57 @@ fn open_conversation(
     opening: &super::conversation::Opening,
 ) -> Result<(u64, u64), StoreError> {
     let none = [0; 12];
-    let links = Links { contact, lead: contact.is_none().then_some(lead), ..Links::default() };
-    let conversation = add(tables, Collection::Conversations, Stored::new(none, &opening.conversation).with_links(links))?;
-    let links = Links { conversation: Some(conversation), ..Links::default() };
-    let room = add(tables, Collection::Rooms, Stored::new(none, &opening.room).with_links(links))?;
-    let links = Links { room: Some(room), ..links };
-    let message = add(tables, Collection::Messages, Stored::new(none, &opening.message).with_links(links))?;
-    tables.conversations.insert(owner, (conversation, room, message))?;
+    let links = Links {
+        contact,
+        lead: contact.is_none().then_some(lead),
+        ..Links::default()
+    };
+    let conversation = add(
+        tables,
+        Collection::Conversations,
+        Stored::new(none, &opening.conversation).with_links(links),
+    )?;
+    let links = Links {
+        conversation: Some(conversation),
+        ..Links::default()
+    };
+    let room = add(
+        tables,
+        Collection::Rooms,
+        Stored::new(none, &opening.room).with_links(links),
+    )?;
+    let links = Links {
+        room: Some(room),
+        ..links
+    };
+    let message = add(
+        tables,
+        Collection::Messages,
+        Stored::new(none, &opening.message).with_links(links),
+    )?;
+    tables
+        .conversations
+        .insert(owner, (conversation, room, message))?;
     Ok((conversation, room))
 }
 
 fn conversation_of(tables: &Tables<'_>, owner: u64) -> Result<(u64, u64), StoreError> {
-    let rows = tables.conversations.get(owner)?.ok_or(StoreError::Corrupt { table: "conversations" })?;
+    let rows = tables
+        .conversations
+        .get(owner)?
+        .ok_or(StoreError::Corrupt {
+            table: "conversations",
+        })?;
     let (conversation, room, _) = rows.value();
     Ok((conversation, room))
 }
 
-fn write_news(tables: &mut Tables<'_>, news: News, facts: &Facts, lead: u64) -> Result<(), StoreError> {
+fn write_news(
+    tables: &mut Tables<'_>,
+    news: News,
+    facts: &Facts,
+    lead: u64,
+) -> Result<(), StoreError> {
     let contact = facts.contact.as_ref().map(|known| known.row);
     if let (contact::Plan::Merge { body, keys }, Some(row)) = (news.contact, contact) {
         merge_contact(tables, row, &body, keys)?;
@@ -247,7 +330,12 @@ fn write_repeat_message(
         return Ok(());
     }
     let (conversation, room) = conversation_of(tables, contact.unwrap_or(lead))?;
-    let links = Links { contact, lead: Some(lead), conversation: Some(conversation), room: Some(room) };
+    let links = Links {
+        contact,
+        lead: Some(lead),
+        conversation: Some(conversation),
+        room: Some(room),
+    };
     let mut stored = Stored::new(message.seed, &message.body).with_links(links);
     stored.payload = Some(message.payload.into_bytes());
     let row = add(tables, Collection::Messages, stored)?;

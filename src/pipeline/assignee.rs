@@ -3,12 +3,22 @@
 use bson::oid::ObjectId;
 
 /// One of `users`, not `last` if anybody else is left; seeded by the lead, so that two nodes may agree.
-pub(super) fn choose(users: &[ObjectId], last: Option<ObjectId>, lead: ObjectId) -> Option<ObjectId> {
+pub(super) fn choose(
+    users: &[ObjectId],
+    last: Option<ObjectId>,
+    lead: ObjectId,
+) -> Option<ObjectId> {
     let others: Vec<_> = users.iter().filter(|user| Some(**user) != last).collect();
-    let eligible = if others.is_empty() { users.iter().collect() } else { others };
+    let eligible = if others.is_empty() {
+        users.iter().collect()
+    } else {
+        others
+    };
     let mut seed = [0; 8];
     seed.copy_from_slice(&lead.bytes()[..8]);
-    let count = u64::try_from(eligible.len()).ok().filter(|count| *count > 0)?;
+    let count = u64::try_from(eligible.len())
+        .ok()
+        .filter(|count| *count > 0)?;
     let place = usize::try_from(u64::from_be_bytes(seed) % count).ok()?;
     eligible.get(place).map(|user| **user)
 }

@@ -15,9 +15,15 @@ pub(super) enum Plan {
     /// There is nothing to make one of.
     Impossible,
     /// Nobody by this e-mail or phone is known.
-    New { body: RawDocumentBuf, keys: ContactKeys },
+    New {
+        body: RawDocumentBuf,
+        keys: ContactKeys,
+    },
     /// Somebody is: what is new is merged in.
-    Merge { body: RawDocumentBuf, keys: ContactKeys },
+    Merge {
+        body: RawDocumentBuf,
+        keys: ContactKeys,
+    },
 }
 
 pub(super) fn plan(draft: &Draft, known: Option<&KnownContact>, node: &str) -> Plan {
@@ -27,12 +33,17 @@ pub(super) fn plan(draft: &Draft, known: Option<&KnownContact>, node: &str) -> P
     }
     match known {
         Some(known) => merge(draft, known),
-        None if person.email.is_none() && person.phone.is_none() && person.name.is_none() => Plan::Impossible,
+        None if person.email.is_none() && person.phone.is_none() && person.name.is_none() => {
+            Plan::Impossible
+        }
         None => {
             let mut body = doc! { "account_id": draft.campaign.account_id };
             body.extend(identity(draft, node));
             body.extend(data(person));
-            raw(&body).map_or(Plan::Impossible, |body| Plan::New { body, keys: keys(person) })
+            raw(&body).map_or(Plan::Impossible, |body| Plan::New {
+                body,
+                keys: keys(person),
+            })
         }
     }
 }
@@ -41,12 +52,19 @@ pub(super) fn plan(draft: &Draft, known: Option<&KnownContact>, node: &str) -> P
 pub(super) fn keys(person: &Person) -> ContactKeys {
     ContactKeys {
         email: person.email.as_ref().map(|email| email.to_lowercase()),
-        phone: person.phone.as_ref().filter(|phone| phone.identifies).map(|phone| phone.number.clone()),
+        phone: person
+            .phone
+            .as_ref()
+            .filter(|phone| phone.identifies)
+            .map(|phone| phone.number.clone()),
     }
 }
 
 /// Index keys, e-mail before phone.
-pub(super) fn key_hashes(campaign: &Campaign, keys: &ContactKeys) -> impl Iterator<Item = [u8; 16]> {
+pub(super) fn key_hashes(
+    campaign: &Campaign,
+    keys: &ContactKeys,
+) -> impl Iterator<Item = [u8; 16]> {
     let (account, kind) = (campaign.account_id.bytes(), campaign.contact_type.name());
     let hash = move |tag: &str, value: &String| {
         let hash = derived_hash(tag, &[&account, kind.as_bytes(), value.as_bytes()]);
@@ -54,8 +72,14 @@ pub(super) fn key_hashes(campaign: &Campaign, keys: &ContactKeys) -> impl Iterat
         key.copy_from_slice(&hash[..16]);
         key
     };
-    let email = keys.email.as_ref().map(|value| hash("contact.email", value));
-    let phone = keys.phone.as_ref().map(|value| hash("contact.phone", value));
+    let email = keys
+        .email
+        .as_ref()
+        .map(|value| hash("contact.email", value));
+    let phone = keys
+        .phone
+        .as_ref()
+        .map(|value| hash("contact.phone", value));
     email.into_iter().chain(phone)
 }
 
@@ -84,8 +108,10 @@ fn data(person: &Person) -> Document {
         ("email", person.email.clone()),
         ("phone", phone),
     ];
-    let mut data: Document =
-        texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Bson::String(text?)))).collect();
+    let mut data: Document = texts
+        .into_iter()
+        .filter_map(|(name, text)| Some((name.to_owned(), Bson::String(text?))))
+        .collect();
     if let Some(address) = &person.address {
         data.insert("address", self::address(address));
     }
@@ -101,7 +127,10 @@ fn address(address: &Address) -> Document {
         ("postal_code", &address.postal_code),
         ("country", &address.country),
     ];
-    parts.into_iter().filter_map(|(name, part)| Some((name.to_owned(), Bson::String(part.clone()?)))).collect()
+    parts
+        .into_iter()
+        .filter_map(|(name, part)| Some((name.to_owned(), Bson::String(part.clone()?))))
+        .collect()
 }
 
 /// New data replaces old, but e-mail and phone stay: differing ones are kept beside, so nothing is dropped.
@@ -124,8 +153,14 @@ fn merge(draft: &Draft, known: &KnownContact) -> Plan {
         kept.phone = found.phone;
     }
     if body != known.body {
-        let newest = known.body.get_datetime("updated_at").map_or(draft.arrived_at_ms, |at| at.timestamp_millis());
-        body.insert("updated_at", DateTime::from_millis(newest.max(draft.arrived_at_ms)));
+        let newest = known
+            .body
+            .get_datetime("updated_at")
+            .map_or(draft.arrived_at_ms, |at| at.timestamp_millis());
+        body.insert(
+            "updated_at",
+            DateTime::from_millis(newest.max(draft.arrived_at_ms)),
+        );
     }
     raw(&body).map_or(Plan::None, |body| Plan::Merge { body, keys: kept })
 }
@@ -139,7 +174,10 @@ fn keep(body: &mut Document, field: &str, beside: &str, value: Bson) {
         None => drop(body.insert(field, value)),
         Some(present) if same(present) => {}
         Some(_) => {
-            let mut others = body.get_array(beside).cloned().unwrap_or_else(|_| Array::new());
+            let mut others = body
+                .get_array(beside)
+                .cloned()
+                .unwrap_or_else(|_| Array::new());
             if !others.iter().any(same) {
                 others.push(value);
             }

@@ -42,7 +42,12 @@ pub(super) fn opening(draft: &Draft, node: &str) -> Opening {
 
 /// Says that a lead came; its metadata is filled in when it leaves the store.
 pub(super) fn lead_message(draft: &Draft, node: &str) -> RawDocumentBuf {
-    message(draft, "lead", &format!("Lead received for {}", called(&draft.person)), node)
+    message(
+        draft,
+        "lead",
+        &format!("Lead received for {}", called(&draft.person)),
+        node,
+    )
 }
 
 /// The `webhook_response` of a message that repeats a person's id with other fields.
@@ -65,5 +70,10 @@ fn message(draft: &Draft, kind: &str, content: &str, node: &str) -> RawDocumentB
 /// Name, else e-mail, else phone (R16).
 fn called(person: &Person) -> &str {
     let phone = person.phone.as_ref().map(|phone| phone.number.as_str());
-    person.name.as_deref().or(person.email.as_deref()).or(phone).unwrap_or("Unknown")
+    person
+        .name
+        .as_deref()
+        .or(person.email.as_deref())
+        .or(phone)
+        .unwrap_or("Unknown")
 }

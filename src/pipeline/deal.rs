@@ -7,7 +7,15 @@ use super::prepare::Draft;
 use crate::model::{Campaign, Person};
 
 pub(super) fn body(draft: &Draft, node: &str) -> Option<RawDocumentBuf> {
-    let Campaign { pipeline_id, stage_id, create_deal: true, .. } = &*draft.campaign else { return None };
+    let Campaign {
+        pipeline_id,
+        stage_id,
+        create_deal: true,
+        ..
+    } = &*draft.campaign
+    else {
+        return None;
+    };
     let (pipeline_id, stage_id) = (raw(pipeline_id.as_ref()?)?, raw(stage_id.as_ref()?)?);
     let at = DateTime::from_millis(draft.arrived_at_ms);
     let mut deal = RawDocumentBuf::new();
@@ -29,8 +37,18 @@ pub(super) fn body(draft: &Draft, node: &str) -> Option<RawDocumentBuf> {
 
 /// Name, else the e-mail's local part, else the campaign's name and "lead" (`generateDealName`).
 fn name(person: &Person, campaign: &Campaign) -> String {
-    let local_part = || person.email.as_ref()?.rsplit_once('@').map(|(local, _)| local.to_owned());
-    person.name.clone().or_else(local_part).unwrap_or_else(|| format!("{} lead", campaign.name))
+    let local_part = || {
+        person
+            .email
+            .as_ref()?
+            .rsplit_once('@')
+            .map(|(local, _)| local.to_owned())
+    };
+    person
+        .name
+        .clone()
+        .or_else(local_part)
+        .unwrap_or_else(|| format!("{} lead", campaign.name))
 }
 
 pub(super) fn raw(value: &Bson) -> Option<RawBson> {

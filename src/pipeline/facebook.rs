@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use bson::oid::ObjectId;
 use futures_util::future::join_all;
-use redb::ReadableTable;
 
 use super::prepare::{Desk, Draft, Prepared};
 use super::settle::Settling;
 use super::{Shared, due_webhook};
 use crate::graph::{Failure, Graph};
 use crate::health::Health;
-use crate::model::{Campaign, FacebookKey, LeadChange, LeadId, Outcome, Reading, TaskKey, Webhook, derived_id};
+use crate::model::{
+    Campaign, FacebookKey, LeadChange, LeadId, Outcome, Reading, TaskKey, Webhook, derived_id,
+};
 use crate::platforms::{self, Adapter};
 use crate::store::tasks::{Need, Task, WaitsFor};
 use crate::store::{Snapshot, StoreError, Tables};
@@ -57,11 +58,21 @@ struct Fetch {
 enum Found {
     Settled(Prepared),
     /// Its account has no key, or a broken one.
-    Park { account: ObjectId, page: String, token: Option<String>, error: String },
+    Park {
+        account: ObjectId,
+        page: String,
+        token: Option<String>,
+        error: String,
+    },
     /// Not visible to this token, or not there yet.
-    Missing { error: String },
+    Missing {
+        error: String,
+    },
     /// Not its fault.
-    Later { error: String, wait: Duration },
+    Later {
+        error: String,
+        wait: Duration,
+    },
 }
 
 enum Work {
@@ -73,7 +84,14 @@ impl FacebookLeads {
     /// A worker that asks `graph`.
     #[must_use]
     pub fn new(shared: Arc<Shared>, graph: Arc<Graph>, health: Arc<Health>) -> Self {
-        Self { shared, graph, health, failures: 0, blocked_until_ms: 0, broken: HashSet::new() }
+        Self {
+            shared,
+            graph,
+            health,
+            failures: 0,
+            blocked_until_ms: 0,
+            broken: HashSet::new(),
+        }
     }
 
     fn gather(&self) -> Result<Vec<(TaskKey, Work)>, StoreError> {
@@ -81,7 +99,9 @@ impl FacebookLeads {
         let snapshot = self.shared.store.read()?;
         let desk = Desk::new(&self.shared);
         let keys = snapshot.due_for_graph(self.shared.clock.now_ms(), limit)?;
-        keys.into_iter().map(|key| Ok((key, self.look(&snapshot, &desk, key)?))).collect()
+        keys.into_iter()
+            .map(|key| Ok((key, self.look(&snapshot, &desk, key)?)))
+            .collect()
     }
 
     fn look(&self, snapshot: &Snapshot, desk: &Desk<'_>, key: TaskKey) -> Result<Work, StoreError> {
@@ -90,30 +110,55 @@ impl FacebookLeads {
             Err(dead) => return Ok(Work::Found(Found::Settled(dead))),
         };
         let Some((adapter, leadgen_id, page, form)) = leadgen(&webhook, key.change) else {
-            return Ok(Work::Found(Found::Settled(Prepared::dead(&"the change is no longer in the webhook"))));
+            return Ok(Work::Found(Found::Settled(Prepared::dead(
+                &"the change is no longer in the webhook",
+            ))));
         };
-        let need = Need::Form { page: page.clone(), form };
-        let campaign = match desk.campaign_of_change(&webhook, ObjectId::from_bytes(key.campaign), need) {
-            Ok(campaign) => campaign,
-            Err(prepared) => return Ok(Work::Found(Found::Settled(prepared))),
+        let need = Need::Form {
+            page: page.clone(),
+            form,
         };
+        let campaign =
+            match desk.campaign_of_change(&webhook, ObjectId::from_bytes(key.campaign), need) {
+                Ok(campaign) => campaign,
+                Err(prepared) => return Ok(Work::Found(Found::Settled(prepared))),
+            };
         if let Some(of) = existing(snapshot, &campaign, &leadgen_id)? {
-            return Ok(Work::Found(Found::Settled(Prepared::End(Outcome::Duplicate { of }))));
+            return Ok(Work::Found(Found::Settled(Prepared::End(
+                Outcome::Duplicate { of },
+            ))));
         }
         let account = campaign.account_id;
         Ok(match desk.reference().key(account, &page) {
             Some(key) if !self.broken.contains(&(key.id, key.access_token.clone())) => {
                 let key = key.clone();
-                Work::Fetch(Box::new(Fetch { webhook, adapter, campaign, leadgen_id, page, key }))
+                Work::Fetch(Box::new(Fetch {
+                    webhook,
+                    adapter,
+                    campaign,
+                    leadgen_id,
+                    page,
+                    key,
+                }))
             }
             Some(key) => {
                 let token = Some(key.access_token.clone());
                 let error = "the account's Facebook token is broken: reconnect the page".to_owned();
-                Work::Found(Found::Park { account, page, token, error })
+                Work::Found(Found::Park {
+                    account,
+                    page,
+                    token,
+                    error,
+                })
             }
             None => {
                 let error = "the account has no Facebook key for this page".to_owned();
-                Work::Found(Found::Park { account, page, token: None, error })
+                Work::Found(Found::Park {
+                    account,
+                    page,
+                    token: None,
+                    error,
+                })
             }
         })
     }
@@ -126,15 +171,38 @@ impl FacebookLeads {
                 let draft = Draft::new(&fetch.webhook, fetch.adapter, fetch.campaign, &submission);
                 (Found::Settled(Prepared::Lead(Box::new(draft))), None)
             }
-            Err(Failure::Unavailable { detail, retry_after } | Failure::Throttled { detail, retry_after }) => {
+            Err(
+                Failure::Unavailable {
+                    detail,
+                    retry_after,
+                }
+                | Failure::Throttled {
+                    detail,
+                    retry_after,
+                },
+            ) => {
                 let wait = retry_after.unwrap_or_else(|| self.backoff());
-                (Found::Later { error: detail, wait }, None)
+                (
+                    Found::Later {
+                        error: detail,
+                        wait,
+                    },
+                    None,
+                )
             }
             Err(Failure::TokenBroken { detail }) => {
                 let broken = (fetch.key.id, fetch.key.access_token.clone());
                 let account = fetch.campaign.account_id;
                 let token = Some(fetch.key.access_token);
-                (Found::Park { account, page: fetch.page, token, error: detail }, Some(broken))
+                (
+                    Found::Park {
+                        account,
+                        page: fetch.page,
+                        token,
+                        error: detail,
+                    },
+                    Some(broken),
+                )
             }
             Err(Failure::Missing { detail }) => (Found::Missing { error: detail }, None),
             Err(Failure::Refused { detail }) => (Found::Settled(Prepared::dead(&detail)), None),
@@ -142,7 +210,12 @@ impl FacebookLeads {
     }
 
     fn backoff(&self) -> Duration {
-        jittered(BACKOFF.0.saturating_mul(1 << self.failures.min(10)).min(BACKOFF.1))
+        jittered(
+            BACKOFF
+                .0
+                .saturating_mul(1 << self.failures.min(10))
+                .min(BACKOFF.1),
+        )
     }
 
     /// Remembers how Graph is doing: after a failure one request at a time finds out when it is back.
@@ -185,8 +258,11 @@ impl Worker for FacebookLeads {
             }
         }
         let asked = fetches.len();
-        let answers = join_all(fetches.into_iter().map(|(key, fetch)| async move { (key, self.fetch(*fetch).await) }));
-        for (key, (one, broken)) in answers.await {
+        let this = &*self;
+        let answers = fetches
+            .into_iter()
+            .map(|(key, fetch)| async move { (key, this.fetch(*fetch).await) });
+        for (key, (one, broken)) in join_all(answers).await {
             self.broken.extend(broken);
             found.push((key, one));
         }
@@ -196,7 +272,9 @@ impl Worker for FacebookLeads {
         self.note(&found, asked);
         let settling = Settling::new(&self.shared);
         let write = move |tables: &mut Tables<'_>| {
-            found.into_iter().try_for_each(|(key, found)| settling.found(tables, key, found))
+            found
+                .into_iter()
+                .try_for_each(|(key, found)| settling.found(tables, key, found))
         };
         self.shared.store.write(write).await?;
         self.shared.store.signals().push.notify_one();
@@ -207,7 +285,9 @@ impl Worker for FacebookLeads {
         let woken = self.shared.store.signals().graph.notified();
         let blocked_ms = self.blocked_until_ms - self.shared.clock.now_ms();
         match u64::try_from(blocked_ms) {
-            Ok(blocked_ms) if blocked_ms > 0 => tokio::time::sleep(Duration::from_millis(blocked_ms)).await,
+            Ok(blocked_ms) if blocked_ms > 0 => {
+                tokio::time::sleep(Duration::from_millis(blocked_ms)).await
+            }
             _ => drop(tokio::time::timeout(POLL, woken).await),
         }
     }
@@ -217,7 +297,12 @@ impl Settling {
     fn found(&self, tables: &mut Tables<'_>, key: TaskKey, found: Found) -> Result<(), StoreError> {
         match found {
             Found::Settled(prepared) => self.settle(tables, key, prepared),
-            Found::Park { account, page, token, error } => self.park(tables, key, account, &page, token, error),
+            Found::Park {
+                account,
+                page,
+                token,
+                error,
+            } => self.park(tables, key, account, &page, token, error),
             Found::Missing { error } => self.missing(tables, key, error),
             Found::Later { error, wait } => {
                 let mut task = tables.task(key)?.unwrap_or_default();
@@ -241,12 +326,23 @@ impl Settling {
         let current = tables.facebook_token(account, page)?;
         let mut task = tables.task(key)?.unwrap_or_default();
         task.last_error = Some(error);
-        let parked = WaitsFor::Token { account: account.bytes() };
-        task.waits_for = if current == token { parked } else { WaitsFor::Graph };
+        let parked = WaitsFor::Token {
+            account: account.bytes(),
+        };
+        task.waits_for = if current == token {
+            parked
+        } else {
+            WaitsFor::Graph
+        };
         tables.enqueue(key, &task, self.now_ms)
     }
 
-    fn missing(&self, tables: &mut Tables<'_>, key: TaskKey, error: String) -> Result<(), StoreError> {
+    fn missing(
+        &self,
+        tables: &mut Tables<'_>,
+        key: TaskKey,
+        error: String,
+    ) -> Result<(), StoreError> {
         let mut task: Task = tables.task(key)?.unwrap_or_default();
         let since_ms = *task.failing_since_ms.get_or_insert(self.now_ms);
         let failing_ms = self.now_ms - since_ms;
@@ -272,15 +368,25 @@ impl Tables<'_> {
 
 fn leadgen(webhook: &Webhook, change: u32) -> Option<(&'static Adapter, LeadId, String, String)> {
     let adapter = platforms::by_slug(&webhook.platform)?;
-    let Reading::Changes(changes) = (adapter.read)(webhook) else { return None };
+    let Reading::Changes(changes) = (adapter.read)(webhook) else {
+        return None;
+    };
     match changes.into_iter().nth(change as usize)? {
-        LeadChange::Leadgen { leadgen_id, page_id, form_id } => Some((adapter, leadgen_id, page_id, form_id)),
+        LeadChange::Leadgen {
+            leadgen_id,
+            page_id,
+            form_id,
+        } => Some((adapter, leadgen_id, page_id, form_id)),
         LeadChange::Ignored(_) => None,
     }
 }
 
 /// The lead, if it is there already: Graph need not be asked.
-fn existing(snapshot: &Snapshot, campaign: &Campaign, id: &LeadId) -> Result<Option<[u8; 12]>, StoreError> {
+fn existing(
+    snapshot: &Snapshot,
+    campaign: &Campaign,
+    id: &LeadId,
+) -> Result<Option<[u8; 12]>, StoreError> {
     let (account, campaign) = (campaign.account_id.bytes(), campaign.id.bytes());
     let id = derived_id("lead", &[&account, &campaign, id.as_str().as_bytes()]).bytes();
     Ok(snapshot.keys.get(&id)?.map(|_| id))

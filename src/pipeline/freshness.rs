@@ -21,7 +21,10 @@ impl Freshness {
     /// `stand_alone`: there is no upstream to ask, so that what is cached is all there is.
     #[must_use]
     pub fn new(stand_alone: bool) -> Self {
-        Self { stand_alone, reads: Mutex::default() }
+        Self {
+            stand_alone,
+            reads: Mutex::default(),
+        }
     }
 
     /// Whether there is nobody to ask.
@@ -33,14 +36,18 @@ impl Freshness {
     /// Whether a "no" about `need` may be decided for a webhook that arrived then.
     #[must_use]
     pub fn may_decide(&self, reference: &Reference, need: &Need, arrived_at_ms: i64) -> bool {
-        let pulled = reference.complete_at_ms().is_some_and(|at| at > arrived_at_ms);
+        let pulled = reference
+            .complete_at_ms()
+            .is_some_and(|at| at > arrived_at_ms);
         self.stand_alone || pulled || self.lock().get(need).is_some_and(|at| *at > arrived_at_ms)
     }
 
     /// Whether `need` may be read now, or was read a moment ago.
     #[must_use]
     pub fn may_read(&self, need: &Need, now_ms: i64) -> bool {
-        self.lock().get(need).is_none_or(|at| now_ms - at >= REPEAT_AFTER_MS)
+        self.lock()
+            .get(need)
+            .is_none_or(|at| now_ms - at >= REPEAT_AFTER_MS)
     }
 
     /// `need` was read; the reading began at `began_at_ms`.

@@ -1,7 +1,7 @@
 //! The lead's own document.
 
-use bson::raw::cstr;
 use bson::oid::ObjectId;
+use bson::raw::cstr;
 use bson::{DateTime, RawArrayBuf, RawDocumentBuf, rawdoc};
 
 use super::deal::raw;

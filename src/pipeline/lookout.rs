@@ -51,7 +51,11 @@ struct Look {
 impl<R: PointedRead> Lookout<R> {
     /// A lookout that asks `upstream`.
     pub fn new(shared: Arc<Shared>, replica: Arc<StoreReplica>, upstream: R) -> Self {
-        Self { shared, replica, upstream }
+        Self {
+            shared,
+            replica,
+            upstream,
+        }
     }
 
     fn look(&self, reference: &Reference) -> Result<Look, StoreError> {
@@ -60,8 +64,12 @@ impl<R: PointedRead> Lookout<R> {
         let freshness = &self.shared.freshness;
         let mut look = Look::default();
         for (key, since) in snapshot.awaiting(LOOK_MAX)? {
-            let Some((task, _)) = snapshot.task(key)? else { continue };
-            let WaitsFor::Reference { need, .. } = task.waits_for else { continue };
+            let Some((task, _)) = snapshot.task(key)? else {
+                continue;
+            };
+            let WaitsFor::Reference { need, .. } = task.waits_for else {
+                continue;
+            };
             if freshness.may_decide(reference, &need, since.cast_signed()) {
                 look.ready.push(key);
             } else if look.needs.len() < READS_MAX && freshness.may_read(&need, now_ms) {
@@ -71,12 +79,18 @@ impl<R: PointedRead> Lookout<R> {
         Ok(look)
     }
 
-    async fn read(&self, need: &Need, reference: &Reference) -> Result<(Need, Vec<ReplicaEvent>), StepError> {
+    async fn read(
+        &self,
+        need: &Need,
+        reference: &Reference,
+    ) -> Result<(Need, Vec<ReplicaEvent>), StepError> {
         let cached = match need {
             Need::Campaign { campaign, .. } => vec![ObjectId::from_bytes(*campaign)],
-            Need::Form { page, form } => {
-                reference.campaigns_of_form(page, form).iter().map(|campaign| campaign.id).collect()
-            }
+            Need::Form { page, form } => reference
+                .campaigns_of_form(page, form)
+                .iter()
+                .map(|campaign| campaign.id)
+                .collect(),
         };
         Ok((need.clone(), self.upstream.read(need, cached).await?))
     }
@@ -96,7 +110,10 @@ impl<R: PointedRead> Lookout<R> {
 
     async fn wake(&self, ready: Vec<TaskKey>) -> Result<(), StoreError> {
         let now_ms = self.shared.clock.now_ms();
-        self.shared.store.write(move |tables| ready.iter().try_for_each(|key| wake(tables, *key, now_ms))).await?;
+        self.shared
+            .store
+            .write(move |tables| ready.iter().try_for_each(|key| wake(tables, *key, now_ms)))
+            .await?;
         self.shared.store.signals().pipeline.notify_one();
         self.shared.store.signals().graph.notify_one();
         Ok(())
@@ -127,8 +144,14 @@ impl<R: PointedRead> Worker for Lookout<R> {
 }
 
 fn wake(tables: &mut Tables<'_>, key: TaskKey, now_ms: i64) -> Result<(), StoreError> {
-    let Some(mut task) = tables.dequeue(key)? else { return Ok(()) };
+    let Some(mut task) = tables.dequeue(key)? else {
+        return Ok(());
+    };
     let of_campaign = key.campaign != [0; 12];
-    task.waits_for = if of_campaign { WaitsFor::Graph } else { WaitsFor::Time };
+    task.waits_for = if of_campaign {
+        WaitsFor::Graph
+    } else {
+        WaitsFor::Time
+    };
     tables.enqueue(key, &task, now_ms)
 }

@@ -92,19 +92,29 @@ pub(super) fn identify(draft: &Draft) -> LeadIdentity {
     let (text, first_copy) = match &draft.lead_id {
         Some(id) => (id.as_str().to_owned(), None),
         None => {
-            let hash = derived_hash("lead_id", &[&account, &campaign, &draft.fields_hash, &arrived]);
+            let hash = derived_hash(
+                "lead_id",
+                &[&account, &campaign, &draft.fields_hash, &arrived],
+            );
             let key = derived_hash("first_copy", &[&account, &campaign, &draft.fields_hash]);
             (Uuid::new_v8(half(&hash)).to_string(), Some(half(&key)))
         }
     };
     let id = derived_id("lead", &[&account, &campaign, text.as_bytes()]);
-    LeadIdentity { text, id, first_copy }
+    LeadIdentity {
+        text,
+        id,
+        first_copy,
+    }
 }
 
 /// Decides. `node` is this node's id.
 pub(super) fn plan(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: &str) -> Plan {
     match &facts.repeated {
-        Some(known) => Plan::Repeat { of: known.id, news: news(draft, known, facts, node) },
+        Some(known) => Plan::Repeat {
+            of: known.id,
+            news: news(draft, known, facts, node),
+        },
         None => Plan::New(Box::new(new_lead(draft, identity, facts, node))),
     }
 }
@@ -113,11 +123,17 @@ fn new_lead(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: &str) -
     let mut errors = Vec::new();
     let contact = contact::plan(draft, facts.contact.as_ref(), node);
     if matches!(contact, contact::Plan::Impossible) {
-        errors.push(lead::error("contactCreation", "no e-mail, phone or name in the submission"));
+        errors.push(lead::error(
+            "contactCreation",
+            "no e-mail, phone or name in the submission",
+        ));
     }
     let user = assignee::choose(&draft.campaign.selected_users, facts.last_user, identity.id);
     if user.is_none() {
-        errors.push(lead::error("assigneeCreation", "the campaign has no selected_user"));
+        errors.push(lead::error(
+            "assigneeCreation",
+            "the campaign has no selected_user",
+        ));
     }
     NewLead {
         lead: lead::body(draft, identity, user, errors, node),
@@ -134,13 +150,19 @@ fn news(draft: &Draft, known: &KnownLead, facts: &Facts, node: &str) -> Option<N
     if known.fields_hash == draft.fields_hash {
         return None;
     }
-    let merged = facts.contact.as_ref().map(|found| contact::plan(draft, Some(found), node));
+    let merged = facts
+        .contact
+        .as_ref()
+        .map(|found| contact::plan(draft, Some(found), node));
     let message = (draft.names == Names::Person).then(|| RepeatMessage {
         seed: derived_id("repeat", &[&known.id, &draft.fields_hash]).bytes(),
         body: conversation::lead_message(draft, node),
         payload: conversation::own_payload(draft),
     });
-    Some(News { contact: merged.unwrap_or(contact::Plan::None), message })
+    Some(News {
+        contact: merged.unwrap_or(contact::Plan::None),
+        message,
+    })
 }
 
 fn half(hash: &[u8; 32]) -> [u8; 16] {

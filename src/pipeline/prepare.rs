@@ -15,7 +15,8 @@ use super::freshness::Freshness;
 use crate::fields;
 use crate::model::identity::derived_hash;
 use crate::model::{
-    Campaign, LeadChange, LeadId, Names, Outcome, Person, Reading, Reason, Submission, TaskKey, Webhook, lead_data,
+    Campaign, LeadChange, LeadId, Names, Outcome, Person, Reading, Reason, Submission, TaskKey,
+    Webhook, lead_data,
 };
 use crate::platforms::{self, Adapter};
 use crate::store::reference::Reference;
@@ -49,7 +50,9 @@ impl Prepared {
 
     /// Nothing will ever come of it.
     pub(super) fn dead(error: &dyn Display) -> Self {
-        Self::End(Outcome::DeadLetter { error: error.to_string() })
+        Self::End(Outcome::DeadLetter {
+            error: error.to_string(),
+        })
     }
 }
 
@@ -85,7 +88,10 @@ impl<'a> Desk<'a> {
     /// A desk with the reference data of now.
     #[must_use]
     pub fn new(shared: &'a Shared) -> Self {
-        Self { freshness: &shared.freshness, reference: shared.store.reference() }
+        Self {
+            freshness: &shared.freshness,
+            reference: shared.store.reference(),
+        }
     }
 
     /// A webhook at first sight.
@@ -94,9 +100,12 @@ impl<'a> Desk<'a> {
         self.guarded(webhook, |reading, adapter| match reading {
             Reading::Ignored(reason) => Prepared::ignored(reason),
             Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
-            Reading::Changes(changes) => {
-                Prepared::Changes(changes.iter().map(|change| self.change(webhook, change)).collect())
-            }
+            Reading::Changes(changes) => Prepared::Changes(
+                changes
+                    .iter()
+                    .map(|change| self.change(webhook, change))
+                    .collect(),
+            ),
         })
         .unwrap_or_else(|| panicked(seq))
     }
@@ -127,47 +136,89 @@ impl<'a> Desk<'a> {
         catch_unwind(AssertUnwindSafe(|| then((adapter.read)(webhook), adapter))).ok()
     }
 
-    fn submission(&self, webhook: &Webhook, adapter: &'static Adapter, submission: &Submission) -> Prepared {
-        let ids = (object_id(webhook.account.as_deref()), object_id(webhook.campaign.as_deref()));
-        let (Some(account), Some(campaign)) = ids else { return Prepared::ignored(Reason::InvalidId) };
+    fn submission(
+        &self,
+        webhook: &Webhook,
+        adapter: &'static Adapter,
+        submission: &Submission,
+    ) -> Prepared {
+        let ids = (
+            object_id(webhook.account.as_deref()),
+            object_id(webhook.campaign.as_deref()),
+        );
+        let (Some(account), Some(campaign)) = ids else {
+            return Prepared::ignored(Reason::InvalidId);
+        };
         let need = Need::campaign(account, campaign);
         match self.judge(self.reference.campaign(account, campaign), submission) {
-            Ok(campaign) => Prepared::Lead(Box::new(Draft::new(webhook, adapter, campaign, submission))),
+            Ok(campaign) => {
+                Prepared::Lead(Box::new(Draft::new(webhook, adapter, campaign, submission)))
+            }
             Err(_) if !self.may_decide(&need, webhook) => Prepared::Await(need),
             Err(reason) => Prepared::ignored(reason),
         }
     }
 
     /// The campaign, if it is to get this lead (R12).
-    fn judge(&self, campaign: Option<&Arc<Campaign>>, submission: &Submission) -> Result<Arc<Campaign>, Reason> {
+    fn judge(
+        &self,
+        campaign: Option<&Arc<Campaign>>,
+        submission: &Submission,
+    ) -> Result<Arc<Campaign>, Reason> {
         let campaign = campaign.ok_or(Reason::CampaignNotFound)?;
         self.is_open(campaign)?;
         let called = match (&campaign.tracking_number, &submission.tracking_number) {
-            (Some(expected), Some(called)) => fields::phone::same_line(expected, called, campaign.country.as_deref()),
+            (Some(expected), Some(called)) => {
+                fields::phone::same_line(expected, called, campaign.country.as_deref())
+            }
             _ => true,
         };
-        if called { Ok(Arc::clone(campaign)) } else { Err(Reason::TrackingNumberMismatch) }
+        if called {
+            Ok(Arc::clone(campaign))
+        } else {
+            Err(Reason::TrackingNumberMismatch)
+        }
     }
 
     fn is_open(&self, campaign: &Campaign) -> Result<(), Reason> {
         if !campaign.active {
             return Err(Reason::CampaignInactive);
         }
-        let active = self.reference.account(campaign.account_id).is_some_and(|account| account.active);
-        if active { Ok(()) } else { Err(Reason::AccountInactive) }
+        let active = self
+            .reference
+            .account(campaign.account_id)
+            .is_some_and(|account| account.active);
+        if active {
+            Ok(())
+        } else {
+            Err(Reason::AccountInactive)
+        }
     }
 
     fn change(&self, webhook: &Webhook, change: &LeadChange) -> Prepared {
         let (page, form) = match change {
             LeadChange::Ignored(reason) => return Prepared::ignored(*reason),
-            LeadChange::Leadgen { page_id, form_id, .. } => (page_id, form_id),
+            LeadChange::Leadgen {
+                page_id, form_id, ..
+            } => (page_id, form_id),
         };
-        let ids: Vec<_> = self.reference.campaigns_of_form(page, form).iter().map(|campaign| campaign.id).collect();
-        let need = Need::Form { page: page.clone(), form: form.clone() };
+        let ids: Vec<_> = self
+            .reference
+            .campaigns_of_form(page, form)
+            .iter()
+            .map(|campaign| campaign.id)
+            .collect();
+        let need = Need::Form {
+            page: page.clone(),
+            form: form.clone(),
+        };
         match (ids.is_empty(), self.may_decide(&need, webhook)) {
             (true, true) => Prepared::ignored(Reason::CampaignNotFound),
             (true, false) => Prepared::Await(need),
-            (false, fresh) => Prepared::Campaigns { ids, late: (!fresh).then_some(need) },
+            (false, fresh) => Prepared::Campaigns {
+                ids,
+                late: (!fresh).then_some(need),
+            },
         }
     }
 
@@ -178,7 +229,10 @@ impl<'a> Desk<'a> {
         campaign: ObjectId,
         need: Need,
     ) -> Result<Arc<Campaign>, Prepared> {
-        let found = self.reference.campaign_by_id(campaign).ok_or(Reason::CampaignNotFound);
+        let found = self
+            .reference
+            .campaign_by_id(campaign)
+            .ok_or(Reason::CampaignNotFound);
         match found.and_then(|campaign| self.is_open(campaign).map(|()| campaign)) {
             Ok(campaign) => Ok(Arc::clone(campaign)),
             Err(_) if !self.may_decide(&need, webhook) => Err(Prepared::Await(need)),
@@ -191,7 +245,8 @@ impl<'a> Desk<'a> {
     }
 
     fn may_decide(&self, need: &Need, webhook: &Webhook) -> bool {
-        self.freshness.may_decide(&self.reference, need, webhook.arrived_at_ms)
+        self.freshness
+            .may_decide(&self.reference, need, webhook.arrived_at_ms)
     }
 }
 
@@ -216,7 +271,10 @@ impl Draft {
             person: fields::extract(&submission.fields, &context),
             lead_data: lead_data::document(&submission.payload, submission.payload_as_text),
             fields_hash: derived_hash("fields", &[&fields]),
-            ip: submission.ip.clone().unwrap_or_else(|| webhook.peer.to_string()),
+            ip: submission
+                .ip
+                .clone()
+                .unwrap_or_else(|| webhook.peer.to_string()),
             campaign,
         }
     }

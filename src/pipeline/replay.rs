@@ -25,13 +25,29 @@ impl Store {
 }
 
 fn replay(tables: &mut Tables<'_>, key: TaskKey, now_ms: i64) -> Result<bool, StoreError> {
-    let Some(ended) = tables.outcome(key)? else { return Ok(false) };
-    if matches!(ended.outcome, Outcome::Lead { .. } | Outcome::Duplicate { .. }) {
+    let Some(ended) = tables.outcome(key)? else {
+        return Ok(false);
+    };
+    if matches!(
+        ended.outcome,
+        Outcome::Lead { .. } | Outcome::Duplicate { .. }
+    ) {
         return Ok(false);
     }
     tables.forget_outcome(key)?;
     let of_campaign = key.campaign != [0; 12];
-    let waits_for = if of_campaign { WaitsFor::Graph } else { WaitsFor::Time };
-    tables.enqueue(key, &Task { waits_for, ..Task::default() }, now_ms)?;
+    let waits_for = if of_campaign {
+        WaitsFor::Graph
+    } else {
+        WaitsFor::Time
+    };
+    tables.enqueue(
+        key,
+        &Task {
+            waits_for,
+            ..Task::default()
+        },
+        now_ms,
+    )?;
     Ok(true)
 }

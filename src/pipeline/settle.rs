@@ -58,7 +58,12 @@ impl Settling {
         }
     }
 
-    pub(super) fn settle(&self, tables: &mut Tables<'_>, key: TaskKey, prepared: Prepared) -> Result<(), StoreError> {
+    pub(super) fn settle(
+        &self,
+        tables: &mut Tables<'_>,
+        key: TaskKey,
+        prepared: Prepared,
+    ) -> Result<(), StoreError> {
         match prepared {
             Prepared::End(outcome) => self.end(tables, key, outcome),
             Prepared::Lead(draft) => {
@@ -72,12 +77,29 @@ impl Settling {
         }
     }
 
-    pub(super) fn end(&self, tables: &mut Tables<'_>, key: TaskKey, outcome: Outcome) -> Result<(), StoreError> {
+    pub(super) fn end(
+        &self,
+        tables: &mut Tables<'_>,
+        key: TaskKey,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
         let attempts = tables.dequeue(key)?.map_or(0, |task| task.attempts) + 1;
-        tables.end(key, &Ended { outcome, attempts, at_ms: self.now_ms })
+        tables.end(
+            key,
+            &Ended {
+                outcome,
+                attempts,
+                at_ms: self.now_ms,
+            },
+        )
     }
 
-    fn changes(&self, tables: &mut Tables<'_>, seq: u64, changes: Vec<Prepared>) -> Result<(), StoreError> {
+    fn changes(
+        &self,
+        tables: &mut Tables<'_>,
+        seq: u64,
+        changes: Vec<Prepared>,
+    ) -> Result<(), StoreError> {
         for (position, prepared) in (0..).zip(changes) {
             self.settle(tables, TaskKey::change(seq, position), prepared)?;
         }
@@ -93,10 +115,16 @@ impl Settling {
         late: Option<Need>,
     ) -> Result<(), StoreError> {
         for id in ids {
-            let key = TaskKey { campaign: id.bytes(), ..key };
+            let key = TaskKey {
+                campaign: id.bytes(),
+                ..key
+            };
             let tuple = (key.seq, key.change, &key.campaign);
             if tables.tasks.get(tuple)?.is_none() && tables.outcomes.get(tuple)?.is_none() {
-                let task = Task { waits_for: WaitsFor::Graph, ..Task::default() };
+                let task = Task {
+                    waits_for: WaitsFor::Graph,
+                    ..Task::default()
+                };
                 tables.enqueue(key, &task, self.now_ms)?;
             }
         }
@@ -107,26 +135,40 @@ impl Settling {
     }
 
     /// Waits for reference data, bounded per account; past the bound the one that waited longest ends (R13).
-    fn await_reference(&self, tables: &mut Tables<'_>, key: TaskKey, need: Need) -> Result<(), StoreError> {
+    fn await_reference(
+        &self,
+        tables: &mut Tables<'_>,
+        key: TaskKey,
+        need: Need,
+    ) -> Result<(), StoreError> {
         let mut task = tables.dequeue(key)?.unwrap_or_default();
         let (account, bound) = self.waiting_room(&need);
         task.waits_for = WaitsFor::Reference { need, account };
         if tables.awaiting_count(&account)? >= bound
             && let Some(oldest) = tables.oldest_awaiting(&account)?
         {
-            self.end(tables, oldest, Outcome::Ignored { reason: Reason::CampaignNotFound })?;
+            self.end(
+                tables,
+                oldest,
+                Outcome::Ignored {
+                    reason: Reason::CampaignNotFound,
+                },
+            )?;
         }
         tables.enqueue(key, &task, self.now_ms)
     }
 
     fn waiting_room(&self, need: &Need) -> ([u8; 12], u64) {
         let account = match need {
-            Need::Campaign { account, .. } => {
-                self.reference.account(ObjectId::from_bytes(*account)).map(|account| account.id.bytes())
-            }
-            Need::Form { page, form } => {
-                self.reference.campaigns_of_form(page, form).first().map(|campaign| campaign.account_id.bytes())
-            }
+            Need::Campaign { account, .. } => self
+                .reference
+                .account(ObjectId::from_bytes(*account))
+                .map(|account| account.id.bytes()),
+            Need::Form { page, form } => self
+                .reference
+                .campaigns_of_form(page, form)
+                .first()
+                .map(|campaign| campaign.account_id.bytes()),
         };
         match account {
             Some(account) => (account, self.limits.max_waiting_per_account),
@@ -156,7 +198,10 @@ impl Settling {
 
     /// Milliseconds to wait after this many failed attempts.
     fn backoff_ms(&self, attempts: u32) -> i64 {
-        let doubled = self.limits.backoff.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+        let doubled = self
+            .limits
+            .backoff
+            .saturating_mul(1 << attempts.saturating_sub(1).min(16));
         let wait = jittered(doubled.min(self.limits.backoff_max));
         i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)
     }
@@ -171,11 +216,19 @@ impl Settling {
         lead_id: Option<&str>,
     ) -> Result<(), StoreError> {
         let Identity { node, epoch } = &self.identity;
-        let webhook = WebhookId { node: node.clone(), epoch: *epoch, seq: key.seq }.to_string();
+        let webhook = WebhookId {
+            node: node.clone(),
+            epoch: *epoch,
+            seq: key.seq,
+        }
+        .to_string();
         let mut body = RawDocumentBuf::new();
         body.append(cstr!("type"), "inbound_edge");
         body.append(cstr!("unique_id"), lead_id.unwrap_or(&webhook));
-        body.append(cstr!("count"), i32::try_from(task.attempts).unwrap_or(i32::MAX));
+        body.append(
+            cstr!("count"),
+            i32::try_from(task.attempts).unwrap_or(i32::MAX),
+        );
         body.append(cstr!("error"), error);
         body.append(cstr!("created_at"), DateTime::from_millis(self.now_ms));
         body.append(cstr!("node"), node.as_str());

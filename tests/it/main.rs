@@ -10,5 +10,6 @@
 )]
 
 mod harness;
+mod spine;
 mod support;
 mod tidy;

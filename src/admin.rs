@@ -1,0 +1,238 @@
+//! The admin API, on a TCP listener for people and on a unix socket for the command line.
+//!
+//! Must not know: the store's tables, MongoDB. It turns requests into questions to the [`Console`].
+
+pub mod guard;
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::console::{Console, ConsoleError};
+use crate::store::listing::Filter;
+use guard::Guard;
+
+/// Bodies of admin requests: an import of many campaigns fits.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Webhooks on a page unless asked otherwise.
+const PAGE: usize = 50;
+
+/// The routes for people and programs over TCP, behind `guard`.
+pub fn router(console: Arc<Console>, backlog_max: u64, guard: Guard) -> Router {
+    let guard = Arc::new(guard);
+    let api = api().layer(middleware::from_fn_with_state(
+        Arc::clone(&guard),
+        guard::require_token,
+    ));
+    let state = Admin {
+        console,
+        backlog_max,
+    };
+    let all = Router::new().merge(api).merge(health()).with_state(state);
+    all.layer(middleware::from_fn_with_state(
+        guard,
+        guard::require_own_host,
+    ))
+}
+
+/// The same routes for the command line, over a socket that only the node's user can open.
+pub fn socket_router(console: Arc<Console>, backlog_max: u64) -> Router {
+    Router::new()
+        .merge(api())
+        .merge(health())
+        .with_state(Admin {
+            console,
+            backlog_max,
+        })
+}
+
+#[derive(Clone)]
+struct Admin {
+    console: Arc<Console>,
+    backlog_max: u64,
+}
+
+fn health() -> Router<Admin> {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+}
+
+fn api() -> Router<Admin> {
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/webhooks", get(webhooks))
+        .route("/api/v1/webhooks/replay", post(replay_matching))
+        .route("/api/v1/webhooks/{id}", get(webhook))
+        .route("/api/v1/webhooks/{id}/replay", post(replay))
+        .route("/api/v1/documents/{collection}", get(documents))
+        .route("/api/v1/reference", post(import))
+        .route("/api/v1/sync", get(sync_status).post(sync_now))
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+}
+
+/// Ready: webhooks can be stored, and the pipeline keeps up.
+async fn ready(State(admin): State<Admin>) -> Response {
+    let store = &admin.console.store;
+    match (
+        store.is_available(),
+        store.levels().unread() < admin.backlog_max,
+    ) {
+        (true, true) => "ready\n".into_response(),
+        (false, _) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the store is not available\n",
+        )
+            .into_response(),
+        (_, false) => (StatusCode::SERVICE_UNAVAILABLE, "the backlog is full\n").into_response(),
+    }
+}
+
+type Answer = Result<Json<Value>, ConsoleError>;
+
+async fn status(State(admin): State<Admin>) -> Answer {
+    blocking(admin, |console| console.status()).await
+}
+
+async fn sync_status(State(admin): State<Admin>) -> Answer {
+    blocking(admin, |console| console.sync_status()).await
+}
+
+async fn sync_now(State(admin): State<Admin>) -> Answer {
+    admin.console.sync_now().await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct Paging {
+    limit: Option<usize>,
+    before: Option<u64>,
+}
+
+async fn webhooks(
+    State(admin): State<Admin>,
+    Query(paging): Query<Paging>,
+    Query(asked): Query<Asked>,
+) -> Answer {
+    let limit = paging.limit.unwrap_or(PAGE);
+    blocking(admin, move |console| {
+        console.webhooks(&asked.into(), paging.before, limit)
+    })
+    .await
+}
+
+/// A filter in a query, where paging stands beside it.
+#[derive(Deserialize)]
+struct Asked {
+    outcome: Option<String>,
+    reason: Option<String>,
+    platform: Option<String>,
+    account: Option<String>,
+    campaign: Option<String>,
+    since: Option<i64>,
+}
+
+impl From<Asked> for Filter {
+    fn from(asked: Asked) -> Self {
+        let Asked {
+            outcome,
+            reason,
+            platform,
+            account,
+            campaign,
+            since,
+        } = asked;
+        Self {
+            outcome,
+            reason,
+            platform,
+            account,
+            campaign,
+            since,
+        }
+    }
+}
+
+async fn webhook(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
+    blocking(admin, move |console| console.webhook(&id)).await
+}
+
+async fn replay(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
+    admin.console.replay(&id).await.map(Json)
+}
+
+async fn replay_matching(State(admin): State<Admin>, Json(filter): Json<Filter>) -> Answer {
+    admin.console.replay_matching(&filter).await.map(Json)
+}
+
+async fn import(State(admin): State<Admin>, body: Bytes) -> Answer {
+    let file =
+        serde_json::from_slice(&body).map_err(|error| ConsoleError::Invalid(error.to_string()))?;
+    admin.console.import(&file).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct Counting {
+    count: Option<u8>,
+}
+
+/// A collection as JSON lines, read page by page so that no reader pins the store for long.
+async fn documents(
+    State(admin): State<Admin>,
+    Path(collection): Path<String>,
+    Query(counting): Query<Counting>,
+) -> Result<Response, ConsoleError> {
+    let count = admin.console.count(&collection)?;
+    if counting.count.is_some() {
+        return Ok(Json(json!({ "count": count })).into_response());
+    }
+    let pages = futures_util::stream::try_unfold(Some(0), move |after| {
+        let (console, collection) = (Arc::clone(&admin.console), collection.clone());
+        async move {
+            let Some(after) = after else { return Ok(None) };
+            let (lines, next) = console.export(&collection, after)?;
+            let text: String = lines
+                .iter()
+                .flat_map(|line| [line.as_str(), "\n"])
+                .collect();
+            Ok::<_, ConsoleError>(Some((text, next)))
+        }
+    });
+    Ok((
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(pages),
+    )
+        .into_response())
+}
+
+/// Listings read many records: not on the threads that serve webhooks.
+async fn blocking(
+    admin: Admin,
+    ask: impl FnOnce(&Console) -> Result<Value, ConsoleError> + Send + 'static,
+) -> Answer {
+    let asked = tokio::task::spawn_blocking(move || ask(&admin.console)).await;
+    asked
+        .unwrap_or_else(|_| {
+            Err(ConsoleError::Invalid(
+                "the request could not be worked out".to_owned(),
+            ))
+        })
+        .map(Json)
+}
+
+impl IntoResponse for ConsoleError {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            ConsoleError::NotFound(_) => StatusCode::NOT_FOUND,
+            ConsoleError::Invalid(_) => StatusCode::BAD_REQUEST,
+            ConsoleError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, Json(json!({ "error": self.to_string() }))).into_response()
+    }
+}

@@ -1,0 +1,355 @@
+//! Composition: `Config -> build -> App -> run -> drain`.
+//!
+//! Sockets are bound and the store is opened before anything runs; shutdown is an argument.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::http::StatusCode;
+use inlet_sync::{Options, Upstream};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin;
+use crate::admin::guard::Guard;
+use crate::clock::Clock;
+use crate::config::{Config, Secret};
+use crate::console::{Console, Live};
+use crate::graph::{self, Graph};
+use crate::health::Health;
+use crate::intake::limits::{DiskReserve, Limits, RateLimit};
+use crate::intake::{Intake, Settings, server};
+use crate::pipeline::facebook::FacebookLeads;
+use crate::pipeline::freshness::Freshness;
+use crate::pipeline::lookout::Lookout;
+use crate::pipeline::{self, Pipeline, Shared};
+use crate::store::Store;
+use crate::store::outbox::StoreOutbox;
+use crate::store::reference::StoreReplica;
+use crate::upstream::{self, Heartbeat, Pointed, Pull, Push};
+use crate::worker::drive;
+
+/// How long a drain may take before the process ends all the same; what is stored is safe either way.
+const DRAIN_MAX: Duration = Duration::from_secs(25);
+
+/// A node, ready to run.
+pub struct App {
+    shared: Arc<Shared>,
+    intake: Arc<Intake>,
+    console: Arc<Console>,
+    graph: Arc<Graph>,
+    graph_health: Arc<Health>,
+    upstream: Option<Arc<Upstream>>,
+    pull: Option<Pull>,
+    listeners: Listeners,
+    backlog_max: u64,
+    admin_guard: Guard,
+    dedupe_window_ms: i64,
+    paused: bool,
+}
+
+struct Listeners {
+    intake: TcpListener,
+    admin: TcpListener,
+    socket: UnixListener,
+    socket_path: PathBuf,
+}
+
+/// Where a node listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// Webhooks.
+    pub intake: SocketAddr,
+    /// People and programs.
+    pub admin: SocketAddr,
+}
+
+impl App {
+    /// Opens the store and binds the sockets.
+    ///
+    /// # Errors
+    /// When the store is in use or damaged, or an address is taken.
+    pub async fn build(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let store = Arc::new(open_store(config)?);
+        let upstream = connect(config, &store);
+        let shared = Arc::new(Shared {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            freshness: Freshness::new(upstream.is_none()),
+            limits: pipeline_limits(config),
+        });
+        let intake = Arc::new(intake(config, &store, &clock));
+        let replica = Arc::new(StoreReplica {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+        });
+        let pull = upstream
+            .as_ref()
+            .map(|upstream| Pull::new(Arc::clone(upstream), replica));
+        let graph_health = Arc::new(Health::default());
+        let live = Live {
+            intake: Arc::clone(&intake),
+            upstream: upstream.clone(),
+            graph: Arc::clone(&graph_health),
+            pull: pull.as_ref().map(Pull::handle),
+            started_at_ms: clock.now_ms(),
+        };
+        Ok(Self {
+            listeners: Listeners::bind(config).await?,
+            console: Arc::new(Console {
+                store,
+                clock,
+                live: Some(live),
+            }),
+            graph: Arc::new(graph(config)?),
+            dedupe_window_ms: millis(config.intake.dedupe_window),
+            backlog_max: config.intake.max_backlog,
+            admin_guard: Guard::new(config.admin.token.as_ref().map(Secret::expose)),
+            paused: false,
+            shared,
+            intake,
+            graph_health,
+            upstream,
+            pull,
+        })
+    }
+
+    /// Takes webhooks in without working through them: for measuring intake alone.
+    #[must_use]
+    pub fn with_pipeline_paused(mut self) -> Self {
+        self.paused = true;
+        self
+    }
+
+    /// Where the node listens: of interest where the configuration said port 0.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        Ok(Addresses {
+            intake: self.listeners.intake.local_addr()?,
+            admin: self.listeners.admin.local_addr()?,
+        })
+    }
+
+    /// What an operator sees.
+    #[must_use]
+    pub fn console(&self) -> Arc<Console> {
+        Arc::clone(&self.console)
+    }
+
+    /// Runs until `shutdown` completes, then drains: no new connections, requests under way answered, the steps under
+    /// way finished, the store closed.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let (stop, stopped) = watch::channel(false);
+        let mut servers = JoinSet::new();
+        let mut workers = JoinSet::new();
+        if !self.paused {
+            self.start_workers(&mut workers, &stopped);
+        }
+        self.start_servers(&mut servers, &stopped);
+        shutdown.await;
+        tracing::info!("draining");
+        let _ = stop.send(true);
+        let drained = async {
+            while servers.join_next().await.is_some() {}
+            while workers.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
+            tracing::warn!("the drain took too long; what is stored goes on after the next start");
+        }
+        tracing::info!("stopped");
+    }
+
+    fn start_workers(&mut self, workers: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+        let shared = &self.shared;
+        workers.spawn(drive(Pipeline::new(Arc::clone(shared)), stopped.clone()));
+        let (graph, health) = (Arc::clone(&self.graph), Arc::clone(&self.graph_health));
+        workers.spawn(drive(
+            FacebookLeads::new(Arc::clone(shared), graph, health),
+            stopped.clone(),
+        ));
+        let (Some(upstream), Some(pull)) = (&self.upstream, self.pull.take()) else {
+            workers.spawn(drive(
+                Lookout::new(Arc::clone(shared), self.replica(), Nobody),
+                stopped.clone(),
+            ));
+            return;
+        };
+        let outbox = StoreOutbox {
+            store: Arc::clone(&shared.store),
+            dedupe_window_ms: self.dedupe_window_ms,
+            clock: Arc::clone(&shared.clock),
+        };
+        let pointed = Pointed {
+            upstream: Arc::clone(upstream),
+        };
+        workers.spawn(drive(
+            Push::new(Arc::clone(upstream), outbox),
+            stopped.clone(),
+        ));
+        workers.spawn(drive(pull, stopped.clone()));
+        workers.spawn(drive(
+            Lookout::new(Arc::clone(shared), self.replica(), pointed),
+            stopped.clone(),
+        ));
+        workers.spawn(drive(
+            Heartbeat::new(Arc::clone(upstream), Arc::clone(&shared.store)),
+            stopped.clone(),
+        ));
+    }
+
+    fn replica(&self) -> Arc<StoreReplica> {
+        Arc::new(StoreReplica {
+            store: Arc::clone(&self.shared.store),
+            clock: Arc::clone(&self.shared.clock),
+        })
+    }
+
+    fn start_servers(self, servers: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+        let Listeners {
+            intake,
+            admin,
+            socket,
+            socket_path,
+        } = self.listeners;
+        servers.spawn(server::serve(intake, self.intake.router(), stopped.clone()));
+        let router = admin::router(
+            Arc::clone(&self.console),
+            self.backlog_max,
+            self.admin_guard,
+        );
+        servers.spawn(server::serve(admin, router, stopped.clone()));
+        let router = admin::socket_router(self.console, self.backlog_max);
+        let mut stopped = stopped.clone();
+        servers.spawn(async move {
+            let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
+            let _ = axum::serve(socket, router)
+                .with_graceful_shutdown(stop)
+                .await;
+            let _ = std::fs::remove_file(socket_path);
+        });
+    }
+}
+
+/// Opens the configured store.
+///
+/// # Errors
+/// When it is in use, damaged, or cannot be created.
+pub fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let path = &config.store.path;
+    Store::open(path.clone(), config.node.id.as_deref())
+        .with_context(|| format!("the store {} cannot be opened", path.display()))
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = async |name: &str, address: SocketAddr| {
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("{name} cannot listen on {address}"))
+        };
+        let socket_path = config.socket();
+        Ok(Self {
+            intake: bind("the intake", config.intake.listen).await?,
+            admin: bind("the admin listener", config.admin.listen).await?,
+            socket: bind_socket(&socket_path)?,
+            socket_path,
+        })
+    }
+}
+
+/// The store's lock is held: a socket that is still there was left by a process that died.
+fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::remove_file(path);
+    let bound = UnixListener::bind(path)
+        .with_context(|| format!("the admin socket {} cannot be made", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(bound)
+}
+
+fn connect(config: &Config, store: &Store) -> Option<Arc<Upstream>> {
+    let uri = config.mongodb.uri.as_ref()?.expose();
+    let mut options = Options::new(
+        uri,
+        config.mongodb.database_name()?,
+        store.identity().node.clone(),
+    );
+    options.pull_interval = config.mongodb.pull_interval;
+    options.create_indexes = config.mongodb.create_indexes;
+    Some(upstream::connect(options))
+}
+
+fn intake(config: &Config, store: &Arc<Store>, clock: &Arc<dyn Clock>) -> Intake {
+    let of = &config.intake;
+    let folder = config
+        .store
+        .path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let rate = &of.rate_limit;
+    let limits = Limits {
+        body_bytes_max: usize::try_from(of.body_limit).unwrap_or(usize::MAX),
+        backlog_max: of.max_backlog,
+        disk: DiskReserve::new(folder.unwrap_or(Path::new(".")).to_owned(), of.min_free),
+        rate: (rate.per_second > 0).then(|| RateLimit::new(rate.per_second, rate.burst)),
+        trusted_proxies: of.trusted_proxies.clone(),
+    };
+    let settings = Settings {
+        failure_status: StatusCode::from_u16(of.failure_status).unwrap_or(StatusCode::BAD_REQUEST),
+        verify_token: config
+            .facebook
+            .verify_token
+            .as_ref()
+            .map(|token| token.expose().to_owned()),
+    };
+    Intake::new(Arc::clone(store), Arc::clone(clock), limits, settings)
+}
+
+fn pipeline_limits(config: &Config) -> pipeline::Limits {
+    pipeline::Limits {
+        max_attempts: config.pipeline.max_attempts,
+        backoff: config.pipeline.backoff,
+        backoff_max: config.pipeline.backoff_max,
+        dedupe_window: config.intake.dedupe_window,
+        max_waiting_per_account: config.intake.max_waiting_per_account,
+        max_waiting_unknown: config.intake.max_waiting_unknown,
+    }
+}
+
+fn graph(config: &Config) -> anyhow::Result<Graph> {
+    let options = graph::Options {
+        graph_url: config.facebook.graph_url.to_string(),
+        api_version: config.facebook.api_version.clone(),
+        app_secret: config
+            .facebook
+            .app_secret
+            .as_ref()
+            .map(|secret| secret.expose().to_owned()),
+        ..graph::Options::default()
+    };
+    Graph::new(options).context("the Graph client cannot be made")
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Who a stand-alone node asks for reference data.
+struct Nobody;
+
+impl pipeline::lookout::PointedRead for Nobody {
+    async fn read(
+        &self,
+        _: &crate::store::tasks::Need,
+        _: Vec<bson::oid::ObjectId>,
+    ) -> Result<Vec<inlet_sync::ports::ReplicaEvent>, crate::worker::StepError> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,127 @@
+//! A store that no node has open, as the command line sees it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures_util::FutureExt;
+use serde_json::Value;
+
+use crate::app;
+use crate::cli::backend::{Answer, Backend, Filter, LineSink, Page};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::console::Console;
+use crate::model::WebhookId;
+use crate::store::listing;
+
+/// Answers commands from a store opened here.
+pub struct ClosedStore(Console);
+
+impl ClosedStore {
+    /// Opens the configured store. It is made for an import; every other command wants one that is there.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be opened.
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let store = Arc::new(app::open_store(config)?);
+        Ok(Self(Console {
+            store,
+            clock: Arc::new(SystemClock::new()),
+            live: None,
+        }))
+    }
+
+    fn page(&self, page: &Page) -> anyhow::Result<Value> {
+        let before = page
+            .before
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .context("no place to go on from")?;
+        Ok(self.0.webhooks(&filter(&page.filter), before, page.limit)?)
+    }
+
+    fn write_lines(&self, collection: &str, line: &mut LineSink<'_>) -> anyhow::Result<()> {
+        let mut after = Some(0);
+        while let Some(from) = after {
+            let (lines, next) = self.0.export(collection, from)?;
+            lines.iter().try_for_each(|text| line(text))?;
+            after = next;
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is a store to open.
+#[must_use]
+pub fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+impl Backend for ClosedStore {
+    fn status(&self) -> Answer<'_, Value> {
+        async { Ok(self.0.status()?) }.boxed()
+    }
+
+    fn webhooks<'a>(&'a self, page: &'a Page) -> Answer<'a, Value> {
+        async { self.page(page) }.boxed()
+    }
+
+    fn webhook<'a>(&'a self, id: &'a WebhookId) -> Answer<'a, Value> {
+        async { Ok(self.0.webhook(&id.to_string())?) }.boxed()
+    }
+
+    fn replay<'a>(&'a self, id: &'a WebhookId) -> Answer<'a, u64> {
+        async { replayed(&self.0.replay(&id.to_string()).await?) }.boxed()
+    }
+
+    fn replay_matching<'a>(&'a self, asked: &'a Filter) -> Answer<'a, u64> {
+        async { replayed(&self.0.replay_matching(&filter(asked)).await?) }.boxed()
+    }
+
+    fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64> {
+        async { Ok(self.0.count(collection)?) }.boxed()
+    }
+
+    fn export<'a>(&'a self, collection: &'a str, line: &'a mut LineSink<'_>) -> Answer<'a, ()> {
+        async { self.write_lines(collection, line) }.boxed()
+    }
+
+    fn import<'a>(&'a self, reference: &'a Value) -> Answer<'a, Value> {
+        async { Ok(self.0.import(reference).await?) }.boxed()
+    }
+
+    fn sync_now(&self) -> Answer<'_, Value> {
+        async { Ok(self.0.sync_now().await?) }.boxed()
+    }
+
+    fn sync_status(&self) -> Answer<'_, Value> {
+        async { Ok(self.0.sync_status()?) }.boxed()
+    }
+}
+
+fn replayed(answer: &Value) -> anyhow::Result<u64> {
+    answer["replayed"]
+        .as_u64()
+        .context("the replay was not counted")
+}
+
+fn filter(asked: &Filter) -> listing::Filter {
+    let Filter {
+        outcome,
+        reason,
+        platform,
+        account,
+        campaign,
+        since,
+    } = asked.clone();
+    listing::Filter {
+        outcome,
+        reason,
+        platform,
+        account,
+        campaign,
+        since,
+    }
+}

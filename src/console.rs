@@ -1,0 +1,556 @@
+//! What an operator can see and do, over a store that is open here: behind the admin API of a running node, and
+//! behind the command line where no node runs.
+//!
+//! Answers are JSON values: this is the one place that gives them their shape (interface.md).
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bson::{Bson, Document, RawDocumentBuf};
+use inlet_sync::{PullMode, State, Upstream};
+use serde_json::{Map, Value, json};
+
+use crate::clock::Clock;
+use crate::health::Health;
+use crate::intake::Intake;
+use crate::intake::limits::Refusal;
+use crate::model::{Outcome, Reason, TaskKey, WebhookId};
+use crate::store::changes::Held;
+use crate::store::documents::Collection;
+use crate::store::listing::{Filter, Listed};
+use crate::store::reference::COLLECTIONS;
+use crate::store::tasks::Task;
+use crate::store::{Snapshot, Store, StoreError};
+
+/// Webhooks in one answer at most.
+const LIST_MAX: usize = 1_000;
+/// Webhooks replayed by one filter at most; ask again for more.
+const REPLAY_MAX: usize = 100_000;
+/// How long `sync now` waits for the change log to empty, and how often it looks.
+const SYNC_NOW_MAX: Duration = Duration::from_secs(30);
+const SYNC_NOW_STEP: Duration = Duration::from_millis(50);
+/// Documents read in one go while exporting.
+const EXPORT_PAGE: usize = 500;
+
+/// An operator's view of a node.
+pub struct Console {
+    /// The store.
+    pub store: Arc<Store>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The rest of the node, where it runs.
+    pub live: Option<Live>,
+}
+
+/// What only a running node can tell.
+pub struct Live {
+    /// The intake.
+    pub intake: Arc<Intake>,
+    /// The connection to MongoDB, unless stand-alone.
+    pub upstream: Option<Arc<Upstream>>,
+    /// How Graph is doing.
+    pub graph: Arc<Health>,
+    /// Asks for a complete pull.
+    pub pull: Option<inlet_sync::PullNow>,
+    /// When the node started, milliseconds since the epoch.
+    pub started_at_ms: i64,
+}
+
+/// Why an operator's request was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// The request names something that is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request cannot be understood.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Console {
+    /// `status`: backlog, outcomes, sync, reference data, dependencies.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn status(&self) -> Result<Value, ConsoleError> {
+        let snapshot = self.store.read()?;
+        let waiting = snapshot.waiting()?;
+        let identity = self.store.identity();
+        let levels = self.store.levels();
+        let oldest = snapshot.webhooks_after(levels.cursor(), 1)?;
+        let oldest = oldest
+            .into_iter()
+            .find_map(|(_, webhook)| Some(webhook.ok()?.arrived_at_ms));
+        let ready = levels.unread() + waiting.timed + waiting.graph;
+        let sizes = self.store.reference();
+        let sizes = COLLECTIONS
+            .iter()
+            .zip(sizes.sizes())
+            .map(|(name, size)| ((*name).to_owned(), json!(size)));
+        let mut reference: Map<String, Value> = sizes.collect();
+        reference.insert(
+            "complete_at_ms".to_owned(),
+            json!(self.store.reference().complete_at_ms()),
+        );
+        Ok(json!({
+            "node": identity.node,
+            "version": env!("CARGO_PKG_VERSION"),
+            "epoch": identity.epoch,
+            "started_at": self.live.as_ref().map(|live| live.started_at_ms),
+            "backlog": {
+                "ready": ready,
+                "waiting": waiting.reference,
+                "parked": waiting.parked,
+                "oldest_age_ms": oldest.map(|at_ms| self.clock.now_ms() - at_ms),
+            },
+            "outcomes": counted(&snapshot, ["lead", "duplicate", "ignored", "dead_letter"].into_iter())?,
+            "reasons": counted(&snapshot, Reason::ALL.iter().map(|reason| reason.name()))?,
+            "sync": self.sync(&snapshot)?,
+            "reference": reference,
+            "store": { "available": self.store.is_available() },
+            "refused": self.live.as_ref().map(refused),
+            "dependencies": self.live.as_ref().map(dependencies),
+        }))
+    }
+
+    /// The sync part of [`Console::status`] and the documents that are held back.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn sync_status(&self) -> Result<Value, ConsoleError> {
+        let snapshot = self.store.read()?;
+        let mut status = self.sync(&snapshot)?;
+        let held = snapshot.held_documents(LIST_MAX)?;
+        let held: Result<Vec<_>, StoreError> = held
+            .iter()
+            .map(|(row, held)| describe_held(&snapshot, *row, held))
+            .collect();
+        status["held_documents"] = Value::Array(held?);
+        Ok(status)
+    }
+
+    fn sync(&self, snapshot: &Snapshot) -> Result<Value, StoreError> {
+        let upstream = self.live.as_ref().and_then(|live| live.upstream.as_ref());
+        let health = upstream.map(|upstream| upstream.health());
+        let mode = match health
+            .as_ref()
+            .map(|health| (health.state, health.pull_mode))
+        {
+            None => "stand_alone",
+            Some((State::NeverConnected, _) | (_, PullMode::None)) => "connecting",
+            Some((_, PullMode::Stream)) => "stream",
+            Some((_, PullMode::Poll)) => "poll",
+        };
+        let oldest = snapshot.oldest_pending_ms()?;
+        let since_epoch = |at: SystemTime| {
+            at.duration_since(SystemTime::UNIX_EPOCH)
+                .ok()
+                .map(|at| at.as_millis() as u64)
+        };
+        Ok(json!({
+            "mode": mode,
+            "reachable": health.as_ref().is_some_and(|health| health.state == State::Connected),
+            "pending": snapshot.pending_count()?,
+            "held": snapshot.held_count()?,
+            "lag_ms": oldest.map(|at_ms| (self.clock.now_ms() - at_ms).max(0)),
+            "last_error": health.as_ref().and_then(|health| health.last_error.clone()),
+            "last_success_ms": health.as_ref().and_then(|health| health.last_success).and_then(since_epoch),
+            "skew_ms": health.as_ref().and_then(|health| health.skew_ms),
+            "mongodb_version": health.as_ref().and_then(|health| health.version.clone()),
+        }))
+    }
+
+    /// One page of webhooks, newest first. `before` is where the last page stopped.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn webhooks(
+        &self,
+        filter: &Filter,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Value, ConsoleError> {
+        let snapshot = self.store.read()?;
+        let page = snapshot.list(filter, before, limit.min(LIST_MAX))?;
+        let webhooks: Vec<_> = page
+            .webhooks
+            .iter()
+            .map(|listed| self.summary(listed))
+            .collect();
+        Ok(json!({ "webhooks": webhooks, "next": page.next.map(|seq| seq.to_string()) }))
+    }
+
+    /// One webhook, whole.
+    ///
+    /// # Errors
+    /// When there is none of this id, or the store cannot be read.
+    pub fn webhook(&self, id: &str) -> Result<Value, ConsoleError> {
+        let seq = self.seq(id)?;
+        let listed = self.store.read()?.one(seq)?.ok_or_else(|| no_webhook(id))?;
+        let mut whole = self.summary(&listed);
+        let webhook = &listed.webhook;
+        whole["content_type"] = json!(webhook.content_type);
+        whole["query"] = json!(webhook.query);
+        whole["peer"] = json!(webhook.peer);
+        whole["headers"] = webhook
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), json!(value)))
+            .collect();
+        whole["body"] = json!(String::from_utf8_lossy(&webhook.body));
+        Ok(whole)
+    }
+
+    /// Runs one webhook's tasks again that ended without a lead.
+    ///
+    /// # Errors
+    /// When there is none of this id, or the store cannot be written.
+    pub async fn replay(&self, id: &str) -> Result<Value, ConsoleError> {
+        let seq = self.seq(id)?;
+        let listed = self.store.read()?.one(seq)?.ok_or_else(|| no_webhook(id))?;
+        let keys = listed.ends.iter().map(|(key, _)| *key).collect();
+        Ok(json!({ "replayed": self.store.replay(keys, self.clock.now_ms()).await? }))
+    }
+
+    /// Runs every matching task again that ended without a lead.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn replay_matching(&self, filter: &Filter) -> Result<Value, ConsoleError> {
+        let keys = self.matching(filter)?;
+        Ok(json!({ "replayed": self.store.replay(keys, self.clock.now_ms()).await? }))
+    }
+
+    fn matching(&self, filter: &Filter) -> Result<Vec<TaskKey>, StoreError> {
+        let mut keys = Vec::new();
+        let mut before = None;
+        loop {
+            let page = self.store.read()?.list(filter, before, LIST_MAX)?;
+            let ends = page.webhooks.iter().flat_map(|listed| &listed.ends);
+            keys.extend(
+                ends.filter(|(_, ended)| filter.wants_end(ended))
+                    .map(|(key, _)| *key),
+            );
+            before = page.next;
+            if before.is_none() || keys.len() >= REPLAY_MAX {
+                return Ok(keys);
+            }
+        }
+    }
+
+    /// How many documents a collection holds here.
+    ///
+    /// # Errors
+    /// When there is no such collection, or the store cannot be read.
+    pub fn count(&self, collection: &str) -> Result<u64, ConsoleError> {
+        let snapshot = self.store.read()?;
+        Ok(match source(collection)? {
+            Source::Reference(number) => snapshot.reference_documents(number)?.len() as u64,
+            Source::Documents(collection) => {
+                let rows = snapshot
+                    .documents
+                    .range((collection as u8, 0)..(collection as u8 + 1, 0));
+                rows.map_err(StoreError::from)?.count() as u64
+            }
+        })
+    }
+
+    /// Documents of a collection as lines of relaxed Extended JSON, page by page: `after` is the row to go on after.
+    /// The next page's `after` is returned, `None` at the end.
+    ///
+    /// # Errors
+    /// When there is no such collection, or the store cannot be read.
+    pub fn export(
+        &self,
+        collection: &str,
+        after: u64,
+    ) -> Result<(Vec<String>, Option<u64>), ConsoleError> {
+        let snapshot = self.store.read()?;
+        match source(collection)? {
+            Source::Reference(number) => {
+                let documents = snapshot.reference_documents(number)?;
+                Ok((documents.into_iter().map(extended_json).collect(), None))
+            }
+            Source::Documents(collection) => Ok(export_page(&snapshot, collection, after)?),
+        }
+    }
+
+    /// Loads reference data for a stand-alone node: `{"accounts": [...], ...}` in Extended JSON.
+    ///
+    /// # Errors
+    /// When the file is not of that shape, or the store cannot be written.
+    pub async fn import(&self, file: &Value) -> Result<Value, ConsoleError> {
+        let documents = read_import(file)?;
+        let counts = COLLECTIONS
+            .iter()
+            .zip(&documents)
+            .map(|(name, list)| ((*name).to_owned(), json!(list.len())));
+        let counts: Map<String, Value> = counts.collect();
+        self.store.import(documents, self.clock.now_ms()).await?;
+        Ok(Value::Object(counts))
+    }
+
+    /// Pushes and pulls now, and waits for the change log to empty, but not for ever.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn sync_now(&self) -> Result<Value, ConsoleError> {
+        if let Some(pull) = self.live.as_ref().and_then(|live| live.pull.as_ref()) {
+            pull.now();
+        }
+        self.store.signals().push.notify_one();
+        let before = self.pending()?;
+        let deadline = tokio::time::Instant::now() + SYNC_NOW_MAX;
+        while self.live.is_some() && self.pending()? > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(SYNC_NOW_STEP).await;
+        }
+        let left = self.pending()?;
+        Ok(json!({ "pushed": before.saturating_sub(left), "left": left }))
+    }
+
+    fn pending(&self) -> Result<u64, StoreError> {
+        self.store.read()?.pending_count()
+    }
+
+    fn summary(&self, listed: &Listed) -> Value {
+        let webhook = &listed.webhook;
+        json!({
+            "id": self.id(listed.seq),
+            "platform": webhook.platform,
+            "account": webhook.account,
+            "campaign": webhook.campaign,
+            "arrived_at_ms": webhook.arrived_at_ms,
+            "state": listed.state(self.store.levels().cursor()),
+            "outcomes": listed.ends.iter().map(|(key, ended)| outcome(*key, ended)).collect::<Vec<_>>(),
+            "tasks": listed.tasks.iter().map(|(key, task)| waiting(*key, task)).collect::<Vec<_>>(),
+        })
+    }
+
+    fn id(&self, seq: u64) -> String {
+        let identity = self.store.identity();
+        WebhookId {
+            node: identity.node.clone(),
+            epoch: identity.epoch,
+            seq,
+        }
+        .to_string()
+    }
+
+    fn seq(&self, id: &str) -> Result<u64, ConsoleError> {
+        let parsed: WebhookId = id
+            .parse()
+            .map_err(|error| ConsoleError::Invalid(format!("{error}")))?;
+        let identity = self.store.identity();
+        let here = parsed.node == identity.node && parsed.epoch == identity.epoch;
+        if here {
+            Ok(parsed.seq)
+        } else {
+            Err(no_webhook(id))
+        }
+    }
+}
+
+fn no_webhook(id: &str) -> ConsoleError {
+    ConsoleError::NotFound(format!("there is no webhook `{id}` in this store"))
+}
+
+fn counted<'a>(
+    snapshot: &Snapshot,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Map<String, Value>, StoreError> {
+    names
+        .map(|name| Ok((name.to_owned(), json!(snapshot.counted(name)?))))
+        .collect()
+}
+
+fn refused(live: &Live) -> Map<String, Value> {
+    let count = |refusal: &Refusal| {
+        (
+            refusal.name().to_owned(),
+            json!(live.intake.refusals().get(*refusal)),
+        )
+    };
+    Refusal::ALL.iter().map(count).collect()
+}
+
+fn dependencies(live: &Live) -> Value {
+    let graph = match live.graph.trouble() {
+        None => json!({ "state": "ok" }),
+        Some(trouble) => {
+            json!({ "state": "waiting", "last_error": trouble.error, "since_ms": trouble.since_ms })
+        }
+    };
+    json!({ "graph": graph })
+}
+
+fn campaign_of(key: TaskKey) -> Option<String> {
+    (key.campaign != [0; 12]).then(|| hex::encode(key.campaign))
+}
+
+fn outcome(key: TaskKey, ended: &crate::model::Ended) -> Value {
+    let mut value = json!({
+        "change": key.change,
+        "campaign": campaign_of(key),
+        "outcome": ended.outcome.name(),
+        "attempts": ended.attempts,
+        "at_ms": ended.at_ms,
+    });
+    match &ended.outcome {
+        Outcome::Lead { id } | Outcome::Duplicate { of: id } => {
+            value["lead"] = json!(hex::encode(id))
+        }
+        Outcome::Ignored { reason } => value["reason"] = json!(reason.name()),
+        Outcome::DeadLetter { error } => value["error"] = json!(error),
+    }
+    value
+}
+
+fn waiting(key: TaskKey, task: &Task) -> Value {
+    use crate::store::tasks::WaitsFor;
+    let waits_for = match task.waits_for {
+        WaitsFor::Time => "time",
+        WaitsFor::Graph => "graph",
+        WaitsFor::Reference { .. } => "reference",
+        WaitsFor::Token { .. } => "token",
+    };
+    json!({
+        "change": key.change,
+        "campaign": campaign_of(key),
+        "waits_for": waits_for,
+        "attempts": task.attempts,
+        "last_error": task.last_error,
+    })
+}
+
+fn describe_held(
+    snapshot: &Snapshot,
+    row: inlet_sync::ports::Row,
+    held: &Held,
+) -> Result<Value, StoreError> {
+    let id = snapshot.upstream_id(row, &snapshot.document(row)?)?;
+    let name = |(collection, number): (u8, u64)| {
+        let parent = inlet_sync::ports::Row { collection, number };
+        let id = snapshot
+            .document(parent)
+            .and_then(|stored| snapshot.upstream_id(parent, &stored));
+        Ok::<_, StoreError>(format!(
+            "{}/{}",
+            Collection::of(parent).name(),
+            id?.to_hex()
+        ))
+    };
+    Ok(json!({
+        "collection": Collection::of(row).name(),
+        "id": id.to_hex(),
+        "code": held.refusal.as_ref().map(|refusal| refusal.code),
+        "message": held.refusal.as_ref().map(|refusal| refusal.message.clone()),
+        "attempts": held.attempts,
+        "next_at_ms": held.next_at_ms,
+        "since_ms": held.since_ms,
+        "blocked_by": held.blocked_by.map(name).transpose()?,
+    }))
+}
+
+enum Source {
+    Documents(Collection),
+    Reference(u8),
+}
+
+fn source(name: &str) -> Result<Source, ConsoleError> {
+    if let Some(collection) = Collection::ALL
+        .into_iter()
+        .find(|collection| collection.name() == name)
+    {
+        return Ok(Source::Documents(collection));
+    }
+    let place = COLLECTIONS.iter().position(|known| *known == name);
+    place
+        .and_then(|place| u8::try_from(place).ok())
+        .map(Source::Reference)
+        .ok_or_else(|| {
+            let known: Vec<_> = Collection::NAMES
+                .iter()
+                .chain(&COLLECTIONS)
+                .copied()
+                .collect();
+            ConsoleError::NotFound(format!(
+                "there is no collection `{name}`; there are {}",
+                known.join(", ")
+            ))
+        })
+}
+
+fn export_page(
+    snapshot: &Snapshot,
+    collection: Collection,
+    after: u64,
+) -> Result<(Vec<String>, Option<u64>), StoreError> {
+    let mut lines = Vec::new();
+    let mut last = None;
+    let rows = snapshot
+        .documents
+        .range((collection as u8, after + 1)..(collection as u8 + 1, 0))?;
+    for entry in rows.take(EXPORT_PAGE) {
+        let (_, number) = entry?.0.value();
+        let whole = snapshot.whole(collection.row(number))?;
+        let document = Document::try_from(whole.as_ref())
+            .map_err(|_| StoreError::Corrupt { table: "documents" })?;
+        lines.push(extended_json(document));
+        last = Some(number);
+    }
+    let more = last.filter(|_| lines.len() == EXPORT_PAGE);
+    Ok((lines, more))
+}
+
+fn extended_json(document: Document) -> String {
+    Bson::Document(document).into_relaxed_extjson().to_string()
+}
+
+fn read_import(file: &Value) -> Result<Vec<Vec<RawDocumentBuf>>, ConsoleError> {
+    let shape = || format!("expected an object of lists: {}", COLLECTIONS.join(", "));
+    let file = file
+        .as_object()
+        .ok_or_else(|| ConsoleError::Invalid(shape()))?;
+    if let Some(unknown) = file
+        .keys()
+        .find(|name| !COLLECTIONS.contains(&name.as_str()))
+    {
+        return Err(ConsoleError::Invalid(format!(
+            "`{unknown}` cannot be imported; {}",
+            shape()
+        )));
+    }
+    COLLECTIONS
+        .iter()
+        .map(|name| read_collection(name, file.get(*name)))
+        .collect()
+}
+
+fn read_collection(name: &str, list: Option<&Value>) -> Result<Vec<RawDocumentBuf>, ConsoleError> {
+    let Some(list) = list else {
+        return Ok(Vec::new());
+    };
+    let list = list
+        .as_array()
+        .ok_or_else(|| ConsoleError::Invalid(format!("`{name}` is no list")))?;
+    let read = |(place, value): (usize, &Value)| {
+        read_document(value).ok_or_else(|| {
+            ConsoleError::Invalid(format!(
+                "{name}[{place}] is no document in Extended JSON with an `_id`"
+            ))
+        })
+    };
+    list.iter().enumerate().map(read).collect()
+}
+
+fn read_document(value: &Value) -> Option<RawDocumentBuf> {
+    let Bson::Document(document) = Bson::try_from(value.clone()).ok()? else {
+        return None;
+    };
+    document
+        .contains_key("_id")
+        .then(|| RawDocumentBuf::try_from(&document).ok())?
+}
