@@ -3,6 +3,7 @@
 //! Must not know: where any of it is stored, sent or received. No I/O, no clock, no store, no MongoDB.
 
 pub mod identity;
+pub mod lead_data;
 pub mod outcome;
 pub mod person;
 pub mod reference;
