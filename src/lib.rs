@@ -3,3 +3,4 @@
 //! Data flows one way: intake -> store -> pipeline -> store -> sync -> MongoDB.
 
 pub mod model;
+pub mod platforms;
