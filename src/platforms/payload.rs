@@ -234,7 +234,8 @@ fn is_filled(value: &Value) -> bool {
         Value::Null => false,
         Value::String(text) => {
             let text = text.trim();
-            !text.is_empty() && !(text.starts_with("{{") && text.ends_with("}}"))
+            let is_template = text.starts_with("{{") && text.ends_with("}}");
+            !text.is_empty() && !is_template
         }
         Value::Array(list) => list.iter().any(is_filled),
         Value::Object(object) => object.values().any(is_filled),
