@@ -3,4 +3,27 @@
 //! Data flows one way: intake -> store -> pipeline -> store -> sync -> MongoDB.
 
 pub mod model;
+
+pub mod fields;
 pub mod platforms;
+
+pub mod intake;
+pub mod store;
+
+pub mod graph;
+pub mod pipeline;
+
+pub mod upstream;
+
+pub mod admin;
+pub mod console;
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod closed;
+pub mod config;
+pub mod demo;
+pub mod health;
+pub mod telemetry;
+pub mod worker;

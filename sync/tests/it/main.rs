@@ -1,0 +1,9 @@
+//! The engines against a real mongod: `INLET_TEST_MONGOD`, else `target/mongod-6.0.5/mongod`.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod outage;
+mod pull;
+mod push;
+mod settle;
+mod support;

@@ -1,0 +1,135 @@
+//! MongoDB freezes, dies and comes back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::{Document, doc};
+use inlet_sync::{Error, Options, PassError, PushEngine, State, Step, Upstream};
+
+use crate::support::{Mongod, Shelf, drain};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_server_loses_nothing_and_the_operation_is_freed_at_its_deadline() {
+    let mongod = Mongod::standalone().await;
+    let shelf = Arc::new(Shelf::default());
+    let mut options = mongod.options();
+    options.deadline = Duration::from_millis(1500);
+    let upstream = Upstream::new(options);
+    let mut engine = PushEngine::new(Arc::clone(&upstream), shelf.clone());
+    shelf.lead(0, None, doc! {});
+    drain(&mut engine).await.unwrap();
+
+    mongod.signal("-STOP");
+    (1..50).for_each(|number| drop(shelf.lead(number, None, doc! {})));
+    let begin = Instant::now();
+    assert!(matches!(
+        drain(&mut engine).await,
+        Err(PassError::Upstream(Error::Deadline(_)))
+    ));
+    assert!(
+        begin.elapsed() < Duration::from_millis(2500),
+        "freed after {:?}",
+        begin.elapsed()
+    );
+    assert!(matches!(upstream.health().state, State::Unreachable { .. }));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    mongod.signal("-CONT");
+    work_off(&mut engine).await;
+
+    let leads = mongod.database().await.collection::<Document>("leads");
+    assert_eq!(leads.count_documents(doc! {}).await.unwrap(), 50);
+    assert_eq!(shelf.backlog(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_that_never_end_cost_a_client_not_the_node() {
+    let mongod = Mongod::standalone().await;
+    let mut options = mongod.options();
+    options.deadline = Duration::from_millis(300);
+    let upstream = Upstream::new(options);
+    upstream.find("leads", doc! {}, 1).await.unwrap();
+    for _ in 0..6 {
+        upstream.ready().await;
+        let slow = upstream
+            .find("leads", doc! { "$where": "sleep(3000) || true" }, 1)
+            .await;
+        let _ = slow;
+        mongod.signal("-STOP");
+        upstream.ready().await;
+        let frozen = upstream.find("leads", doc! {}, 1).await;
+        assert!(frozen.is_err());
+        mongod.signal("-CONT");
+    }
+    upstream.ready().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    upstream.ready().await;
+    until_found(&upstream).await;
+    assert!(upstream.health().abandoned < 5);
+}
+
+async fn until_found(upstream: &Upstream) {
+    crate::support::until("reads work again", async || {
+        upstream.ready().await;
+        upstream.find("leads", doc! {}, 1).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_push_follows_within_two_seconds_of_the_return() {
+    let mut mongod = Mongod::standalone().await;
+    let shelf = Arc::new(Shelf::default());
+    let mut engine = PushEngine::new(Upstream::new(mongod.options()), shelf.clone());
+    shelf.lead(0, None, doc! {});
+    drain(&mut engine).await.unwrap();
+
+    mongod.kill();
+    shelf.lead(1, None, doc! {});
+    let pushed = tokio::spawn(async move {
+        work_off(&mut engine).await;
+        Instant::now()
+    });
+    // Long enough for the back-off to have grown past two seconds.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    mongod.restart().await;
+    let back = Instant::now();
+    let pushed = pushed.await.unwrap();
+    assert!(
+        pushed - back < Duration::from_secs(2),
+        "after {:?}",
+        pushed - back
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_never_reached_mongodb_waits_without_harm() {
+    let shelf = Arc::new(Shelf::default());
+    shelf.lead(0, None, doc! {});
+    let upstream = Upstream::new(Options::new(
+        "mongodb://inlet:s3cret@127.0.0.1:1/",
+        "test",
+        "node-1",
+    ));
+    let mut engine = PushEngine::new(Arc::clone(&upstream), shelf.clone());
+    let error = engine.step().await.unwrap_err();
+    assert!(
+        matches!(error, PassError::Upstream(Error::Connectivity { .. })),
+        "{error}"
+    );
+    assert!(!format!("{error:?} {:?}", upstream.health()).contains("s3cret"));
+    assert_eq!(
+        (upstream.health().state, shelf.backlog()),
+        (State::NeverConnected, 1)
+    );
+}
+
+/// Drives the engine as a host does, until there is nothing to do.
+async fn work_off(engine: &mut PushEngine) {
+    loop {
+        match engine.step().await {
+            Ok(Step::Progress { .. }) => {}
+            Ok(Step::Idle { .. }) => return,
+            Err(error) => engine.rest(&error).await,
+        }
+    }
+}
