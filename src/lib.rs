@@ -2,4 +2,5 @@
 //!
 //! Data flows one way: intake -> store -> pipeline -> store -> sync -> MongoDB.
 
+pub mod fields;
 pub mod model;

@@ -1,0 +1,65 @@
+//! What a payload says about its submitter: name, e-mail, phone, address (rulings R14-R18).
+//!
+//! Every sender names its fields differently. Each concept has a list of labels in priority order (`labels`); one walk
+//! over the payload (`leaves`) files every text under what its label may stand for (`matches`); then each concept
+//! picks its first usable value and, failing that, e-mail and phone look at what is left.
+//!
+//! Pure. Must not know: platforms, campaigns, the store. It takes any JSON and never fails: what is not found is absent.
+
+use serde_json::Value;
+
+use crate::model::{ContactType, Person};
+
+mod address;
+pub mod country;
+pub mod email;
+mod labels;
+mod leaves;
+mod matches;
+mod name;
+pub mod phone;
+mod spelling;
+
+use labels::Concept;
+use matches::Matches;
+use phone::Home;
+
+/// What has to be known beside the payload.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Decides which name and which address come first (R16).
+    pub contact_type: ContactType,
+    /// The campaign's `country`: the last resort for phone numbers (R17).
+    pub campaign_country: Option<&'a str>,
+    /// A calling code sent beside the phone: `+1`, `44` (Kartra, R17).
+    pub phone_country_code: Option<&'a str>,
+}
+
+/// Everything a payload says about its submitter. `fields` is any JSON: flat or nested objects, lists of
+/// `{name, value}`, single values in arrays.
+#[must_use]
+pub fn extract(fields: &Value, context: &Context<'_>) -> Person {
+    let matches = Matches::read(fields);
+    let name = name::read(&matches, context.contact_type);
+    Person {
+        name: name.full,
+        first_name: name.first,
+        last_name: name.last,
+        email: email::read(&matches),
+        phone: phone::read(&matches, home(&matches, context)),
+        address: address::read(&matches, context.contact_type),
+    }
+}
+
+/// The country of numbers that do not say theirs, in the order of ruling R17.
+fn home(matches: &Matches<'_>, context: &Context<'_>) -> Option<Home> {
+    let sent_beside = context
+        .phone_country_code
+        .filter(|code| !code.trim().is_empty());
+    let calling_code = sent_beside.or_else(|| matches.of(Concept::CallingCode).next());
+    let countries = matches.of(Concept::Country).chain(context.campaign_country);
+    Home::find(calling_code, countries)
+}
+
+#[cfg(test)]
+mod tests;
