@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: intake -> store -> pipeline -> store -> sync -> MongoDB.
 
+pub mod fields;
 pub mod model;
 
 pub mod fields;

@@ -43,6 +43,11 @@ impl Leaf<'_> {
         }
     }
 
+    /// Whether it is the name of a thing, not of a person: `form.name` (R15).
+    pub(super) fn names_a_thing(&self) -> bool {
+        loose(self.label) == "name" && self.parent.is_some_and(has_own_name)
+    }
+
     /// The same with the object around it: `mobilePhone.value`.
     pub(super) fn dotted_name(&self) -> Option<(String, usize)> {
         let parent = self.parent?;
@@ -102,8 +107,7 @@ impl<'a> Walk<'a> {
     }
 
     fn leaf(&mut self, node: Node<'a>, text: Cow<'a, str>, is_string: bool) {
-        let named_thing = node.parent.is_some_and(has_own_name);
-        if is_blank(&text) || (named_thing && loose(node.label) == "name") {
+        if is_blank(&text) {
             return;
         }
         self.leaves.push(Leaf {
@@ -218,7 +222,7 @@ fn is_advertisers(key: &str) -> bool {
     key.len() <= 12 && SUBTREES.contains(&loose(key).as_str())
 }
 
-/// Objects whose `name` is the name of a thing: `form.name` is no person (R15).
+/// Objects whose `name` is their own.
 fn has_own_name(parent: &str) -> bool {
     const THINGS: &[&str] = &[
         "company",
@@ -292,7 +296,7 @@ mod tests {
     fn blanks_templates_and_the_advertisers_own_are_left_out() {
         let fields = json!({"a": " ", "b": null, "c": true, "d": "{{email}}", "e": [""], "f": "null",
             "agent": {"email": "tina@agency.example"}, "Products": [{"name": "Shoe"}],
-            "form": {"name": "Contact form"}, "page": "Offer"});
+            "page": "Offer"});
         assert_eq!(texts(&fields), []);
     }
 

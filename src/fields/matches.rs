@@ -2,6 +2,8 @@
 //!
 //! Must not know: which values are any good; a candidate may turn out to be no e-mail at all.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::labels::{Concept, Listed, listed};
@@ -36,10 +38,7 @@ impl<'a> Matches<'a> {
         for leaf in 0..matches.leaves.len() {
             matches.file(leaf);
         }
-        matches
-            .candidates
-            .iter_mut()
-            .for_each(|list| list.sort_unstable());
+        matches.candidates.iter_mut().for_each(best_of_each_leaf);
         matches
     }
 
@@ -75,26 +74,39 @@ impl<'a> Matches<'a> {
     fn file(&mut self, leaf: usize) {
         let text = &self.leaves[leaf];
         let (name, depth) = text.name();
-        let dotted = text.dotted_name();
-        let mut names = candidates(leaf, name, depth);
-        if let Some((dotted, depth)) = &dotted {
-            names.extend(candidates(leaf, dotted, *depth));
+        let mut places = candidates(leaf, name, depth, |_| !text.names_a_thing());
+        if let Some((dotted, depth)) = text.dotted_name() {
+            places.extend(candidates(leaf, &dotted, depth, |listed| {
+                listed.name.contains('.')
+            }));
         }
-        self.is_listed[leaf] = !names.is_empty();
-        for (concept, candidate) in names {
+        self.is_listed[leaf] = !places.is_empty();
+        for (concept, candidate) in places {
             self.candidates[concept as usize].push(candidate);
         }
     }
 }
 
-fn candidates(leaf: usize, name: &str, depth: usize) -> Vec<(Concept, Candidate)> {
+/// Sorts the candidates; a leaf that several names of a list fit stays at its best place only.
+fn best_of_each_leaf(candidates: &mut Vec<Candidate>) {
+    candidates.sort_unstable();
+    let mut seen = HashSet::new();
+    candidates.retain(|candidate| seen.insert(candidate.leaf));
+}
+
+fn candidates(
+    leaf: usize,
+    name: &str,
+    depth: usize,
+    counts: impl Fn(&Listed) -> bool,
+) -> Vec<(Concept, Candidate)> {
     let candidate = |place: &Listed| Candidate {
         depth,
         is_loose: place.name != name,
         rank: place.rank,
         leaf,
     };
-    let places = listed(name).iter();
+    let places = listed(name).iter().filter(|place| counts(place));
     places
         .map(|place| (place.concept, candidate(place)))
         .collect()
@@ -206,7 +218,7 @@ mod tests {
     #[test]
     fn dotted_names_reach_into_objects_and_stand_flat_too() {
         let nested = json!({"phone": "second", "mobilePhone": {"value": "first"}});
-        assert_eq!(of(&nested, Concept::Phone)[1], "first");
+        assert_eq!(of(&nested, Concept::Phone), ["first", "second"]);
         let flat = json!({"mobilePhone.value": "first", "phone": "second"});
         assert_eq!(of(&flat, Concept::Phone), ["first", "second"]);
         let company = json!({"company": {"name": "Acme"}});

@@ -27,10 +27,9 @@ pub(super) fn read(matches: &Matches<'_>, contact_type: ContactType) -> Name {
 
 fn business(matches: &Matches<'_>) -> Option<String> {
     let texts = matches.of(Concept::BusinessName);
-    let named = texts
+    texts
         .map(tidy)
-        .find(|name| name.contains(char::is_alphanumeric));
-    named
+        .find(|name| name.contains(char::is_alphanumeric))
 }
 
 fn person(matches: &Matches<'_>) -> Name {

@@ -2,26 +2,17 @@
 //!
 //! Must not know: e-mails, names, campaigns.
 
-use std::net::IpAddr;
-use std::sync::LazyLock;
-
-use regex::Regex;
-use rlibphonenumber::{PHONE_NUMBER_UTIL, Region};
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberFormat, Region};
 
 use crate::model::Phone;
 
 use super::country;
-use super::labels::Concept;
-use super::leaves::Leaf;
-use super::matches::Matches;
-use super::spelling::loose;
 
+mod search;
 mod written;
 
+pub(super) use search::read;
 use written::Written;
-
-/// Numbers that an unlabelled text is parsed for, at most: parsing is the dearest step of an extraction.
-const FALLBACK_PARSES_MAX: usize = 16;
 
 /// The country whose national numbers a payload writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +52,20 @@ impl Home {
             .get_country_code_for_region(self.0)
             .unwrap_or_default()
     }
+
+    /// What is dialled before a national number: what the national format of an example has in front of it.
+    fn trunk_prefix(self) -> String {
+        if PHONE_NUMBER_UTIL.is_nanpa_country(self.0) {
+            return "1".to_owned();
+        }
+        let Ok(example) = PHONE_NUMBER_UTIL.get_example_number(self.0) else {
+            return String::new();
+        };
+        let dialled = example.format_as(PhoneNumberFormat::National);
+        let dialled = PHONE_NUMBER_UTIL.normalize_digits_only(&dialled);
+        let trunk = dialled.strip_suffix(&*example.get_national_significant_number());
+        trunk.unwrap_or_default().to_owned()
+    }
 }
 
 /// Reads a number: E.164 where it is valid internationally or at home, else by the specification's rule (the home's
@@ -99,150 +104,6 @@ pub fn same_line(a: &str, b: &str, country: Option<&str>) -> bool {
     shorter.len() >= 7 && longer.ends_with(&shorter)
 }
 
-/// By its label, else by a label that speaks of phones, else by its form.
-pub(super) fn read(matches: &Matches<'_>, home: Option<Home>) -> Option<Phone> {
-    let labelled = matches
-        .of(Concept::Phone)
-        .find_map(|text| normalise(text, home));
-    labelled
-        .or_else(|| by_hint(matches, home))
-        .or_else(|| by_form(matches, home))
-}
-
-/// `what_is_your_best_phone_number?`, `phone_number_(eg.65xxxxxxxx)`.
-fn by_hint(matches: &Matches<'_>, home: Option<Home>) -> Option<Phone> {
-    let hinted = matches
-        .unlisted()
-        .filter(|leaf| speaks_of_phones(leaf.name().0));
-    let mut candidates = hinted
-        .filter(|leaf| may_be_phone(leaf))
-        .take(FALLBACK_PARSES_MAX);
-    candidates.find_map(|leaf| normalise(&leaf.text, home))
-}
-
-/// Any other string: by the specification's pattern, or valid for the country (R14).
-fn by_form(matches: &Matches<'_>, home: Option<Home>) -> Option<Phone> {
-    let strings = matches.unlisted().filter(|leaf| leaf.is_string);
-    let mut candidates = strings
-        .filter(|leaf| may_be_phone(leaf))
-        .take(FALLBACK_PARSES_MAX);
-    candidates.find_map(|leaf| {
-        let written = Written::read(&leaf.text)?;
-        let is_phone = looks_like_phone(&leaf.text) || valid(&written, home).is_some();
-        is_phone.then(|| normalise(&leaf.text, home)).flatten()
-    })
-}
-
-fn speaks_of_phones(label: &str) -> bool {
-    const STEMS: &[&str] = &[
-        "phone",
-        "mobile",
-        "cellnumber",
-        "whatsapp",
-        "telef",
-        "celular",
-        "movil",
-        "handynummer",
-        "電話",
-    ];
-    let label = loose(label);
-    STEMS.iter().any(|stem| label.contains(stem))
-}
-
-/// Digits and a phone's punctuation, no date, no IP address, and nothing a label says is another number.
-fn may_be_phone(leaf: &Leaf<'_>) -> bool {
-    static SHAPE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r"^\s*[+＋(]?[\d(][\d\s()+./\-‐-―]{5,24}(?: *(?:x|ext\.?) *\d{1,6})?\s*$").ok()
-    });
-    static DATE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r"^\s*(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})(?:\D|$)")
-            .ok()
-    });
-    let matches = |regex: &Option<Regex>| {
-        regex
-            .as_ref()
-            .is_some_and(|regex| regex.is_match(&leaf.text))
-    };
-    matches(&SHAPE)
-        && !matches(&DATE)
-        && leaf.text.parse::<IpAddr>().is_err()
-        && !counts(leaf.name().0)
-}
-
-/// Labels of numbers that are no phones, or not the submitter's.
-fn counts(label: &str) -> bool {
-    const OTHERS: &[&str] = &[
-        "age",
-        "amount",
-        "birth",
-        "birthday",
-        "birthdate",
-        "budget",
-        "business",
-        "card",
-        "code",
-        "company",
-        "cost",
-        "count",
-        "destination",
-        "dob",
-        "duration",
-        "fax",
-        "iban",
-        "income",
-        "invoice",
-        "lat",
-        "latitude",
-        "license",
-        "lng",
-        "longitude",
-        "ltv",
-        "order",
-        "postal",
-        "postcode",
-        "price",
-        "qty",
-        "quantity",
-        "ref",
-        "reference",
-        "revenue",
-        "salary",
-        "score",
-        "size",
-        "ssn",
-        "tax",
-        "total",
-        "tracking",
-        "value",
-        "vat",
-        "year",
-        "years",
-        "zip",
-    ];
-    super::spelling::words(label)
-        .iter()
-        .any(|word| OTHERS.contains(&word.as_str()))
-}
-
-/// The specification's pattern. Ten bare digits from 1 on are a Unix time, not a number of the pattern's country.
-fn looks_like_phone(text: &str) -> bool {
-    static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(
-            r"^\s*(?:\+?(\d{1,3}))?[-. (]*(\d{3})[-. )]*(\d{3})[-. ]*(\d{4})(?: *x(\d+))?\s*$",
-        )
-        .ok()
-    });
-    let is_time =
-        text.len() == 10 && text.starts_with('1') && text.bytes().all(|byte| byte.is_ascii_digit())
-            || text.len() == 13
-                && text.starts_with('1')
-                && text.bytes().all(|byte| byte.is_ascii_digit());
-    !is_time
-        && PATTERN
-            .as_ref()
-            .is_some_and(|pattern| pattern.is_match(text))
-}
-
 fn is_unfilled(raw: &str) -> bool {
     raw.contains("{{") || raw.contains("}}") || raw.contains("<test lead")
 }
@@ -253,9 +114,8 @@ fn valid(written: &Written, home: Option<Home>) -> Option<String> {
     let digits = &written.digits;
     let at_home = || home.and_then(|home| e164(digits, Some(home.0)));
     if written.has_plus {
-        let names_a_country = PHONE_NUMBER_UTIL.parse(&format!("+{digits}"), None).is_ok();
         let abroad = e164(&format!("+{digits}"), None);
-        return abroad.or_else(|| at_home().filter(|_| !names_a_country));
+        return abroad.or_else(|| at_home().filter(|_| !has_calling_code(digits)));
     }
     at_home().or_else(|| {
         let mut prefixes = ["0011", "011", "00"].into_iter();
@@ -263,15 +123,17 @@ fn valid(written: &Written, home: Option<Home>) -> Option<String> {
     })
 }
 
+/// Whether digits after a plus sign begin with any country's calling code.
+fn has_calling_code(digits: &str) -> bool {
+    let prefixes = (1..=3).filter_map(|length| digits.get(..length)?.parse().ok());
+    let mut regions =
+        prefixes.filter_map(|code| PHONE_NUMBER_UTIL.get_region_for_country_code(code));
+    !digits.starts_with('0') && regions.next().is_some()
+}
+
 fn e164(number: &str, region: Option<Region>) -> Option<String> {
     let parsed = PHONE_NUMBER_UTIL.parse(number, region).ok()?;
-    parsed.is_valid().then(|| {
-        format!(
-            "+{}{}",
-            parsed.country_code,
-            parsed.get_national_significant_number()
-        )
-    })
+    parsed.is_valid().then(|| international(&parsed))
 }
 
 /// `1-800-FLOWERS`: letters that stand for the digits on their keys.
@@ -297,14 +159,24 @@ fn unverified(written: &Written, home: Option<Home>) -> Phone {
     }
 }
 
-/// The specification's rule, with the trunk prefix dropped.
+/// The specification's rule, with the trunk prefix dropped. Where that is too long for any phone, the digits stay as
+/// given.
 fn with_calling_code(digits: &str, home: Home) -> String {
-    let trunk = "0";
-    let national = match digits.strip_prefix(trunk) {
-        Some(national) if !national.is_empty() => national,
-        _ => digits,
-    };
-    format!("+{}{national}", home.calling_code())
+    let trunk = home.trunk_prefix();
+    let national = digits.strip_prefix(&*trunk).unwrap_or(digits);
+    let number = format!("+{}{national}", home.calling_code());
+    match Written::read(&number) {
+        Some(_) => number,
+        None => digits.to_owned(),
+    }
+}
+
+fn international(number: &PhoneNumber) -> String {
+    format!(
+        "+{}{}",
+        number.country_code,
+        number.get_national_significant_number()
+    )
 }
 
 /// What networks show for callers who withhold their number (`ANONYMOUS`, `RESTRICTED`, `UNKNOWN` on a keypad), and
@@ -319,8 +191,6 @@ fn is_placeholder(number: &str) -> bool {
         "7748283",
         "77482832",
         "1234567890",
-        "0123456789",
-        "123456789",
     ];
     let Ok(parsed) = PHONE_NUMBER_UTIL.parse(number, None) else {
         return true;

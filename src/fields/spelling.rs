@@ -111,7 +111,7 @@ mod tests {
     fn words_end_at_punctuation_and_at_camel_case() {
         assert_eq!(words("userID_new"), ["user", "id", "new"]);
         assert_eq!(words("IPAddress"), ["ip", "address"]);
-        assert_eq!(words("Côte d’Ivoire"), ["cote", "divoire"]);
+        assert_eq!(words("côte d’ivoire"), ["cote", "divoire"]);
         assert_eq!(words("U.S.A."), ["usa"]);
         assert!(words(" -- ").is_empty());
     }

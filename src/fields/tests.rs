@@ -173,11 +173,11 @@ fn every_listed_name_is_found_in_every_letter_case() {
 fn depth_and_breadth_are_survived() {
     let deep = (0..120).fold(
         json!("a@b.co"),
-        |inner, _| json!({"": inner, "value": [[]]}),
+        |inner, _| json!({"a": inner, "value": [[]]}),
     );
-    extract(&deep, &PERSON);
+    assert_eq!(email(&deep), "");
     let wide = Value::Array(vec![json!({"name": "phone", "value": "12345678"}); 20_000]);
-    extract(&wide, &PERSON);
+    assert_eq!(phone(&wide), "12345678");
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

@@ -38,16 +38,12 @@ impl Written {
 
 /// `0151 23456789 / 030 1234567`, `… or …`: the first part that is a number of its own; a single number stays whole.
 fn first_of_several(text: &str) -> &str {
-    static SEPARATOR: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r"(?i)[,;|\n]|\s[/&]\s|\s(?:or|and|oder|und|ou|et|o|y)\s").ok()
+    static SEPARATOR: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?i)[,;|\n]|\s[/&]\s|\s(?:or|and|oder|und|ou|et|o|y)\s")
+            .expect("a constant pattern compiles")
     });
-    let Some(separator) = SEPARATOR.as_ref() else {
-        return text;
-    };
-    let part = separator
-        .split(text)
-        .find(|part| is_whole(part))
-        .unwrap_or(text);
+    let mut parts = SEPARATOR.split(text);
+    let part = parts.find(|part| is_whole(part)).unwrap_or(text);
     cut_at_slash(cut_at_second_plus(cut_at_blank(part)))
 }
 
@@ -78,10 +74,11 @@ fn cut_at_blank(text: &str) -> &str {
 }
 
 fn without_extension(text: &str) -> &str {
-    static EXTENSION: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r"(?i)\s*(?:ext(?:ension|n)?|x|#|poste|durchwahl)[\s.:]*\d{1,7}\s*$").ok()
+    static EXTENSION: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?i)\s*(?:ext(?:ension|n)?|x|#|poste|durchwahl)[\s.:]*\d{1,7}\s*$")
+            .expect("a constant pattern compiles")
     });
-    let extension = EXTENSION.as_ref().and_then(|regex| regex.find(text));
+    let extension = EXTENSION.find(text);
     match extension.map(|found| &text[..found.start()]) {
         Some(number) if number.contains(is_digit) => number,
         _ => text,
