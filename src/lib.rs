@@ -2,7 +2,6 @@
 //!
 //! Data flows one way: intake -> store -> pipeline -> store -> sync -> MongoDB.
 
-pub mod fields;
 pub mod model;
 
 pub mod fields;
