@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::model::{TaskKey, Webhook};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 use freshness::Freshness;
 use prepare::{Desk, Prepared};
@@ -88,41 +88,54 @@ impl Worker for Pipeline {
 
 /// Tasks prepared for one transaction.
 struct Batch {
-    tasks: Vec<(TaskKey, Prepared)>,
-    cursor: Option<u64>,
+    due: Vec<(TaskKey, Prepared)>,
+    /// Webhooks at first sight, those right after `cursor`.
+    fresh: Vec<(TaskKey, Prepared)>,
+    cursor: u64,
 }
 
 impl Batch {
     fn gather(shared: &Shared) -> Result<Self, StoreError> {
         let snapshot = shared.store.read()?;
         let desk = Desk::new(shared);
-        let mut tasks = Vec::new();
+        let mut due = Vec::new();
         for key in snapshot.due(shared.clock.now_ms(), BATCH_MAX / 2)? {
-            tasks.push((key, due_task(&snapshot, &desk, key)?));
+            due.push((key, due_task(&snapshot, &desk, key)?));
         }
-        let after = shared.store.levels().cursor();
-        let fresh = snapshot.webhooks_after(after, BATCH_MAX - tasks.len())?;
-        let cursor = fresh.last().map(|(seq, _)| *seq);
-        for (seq, webhook) in fresh {
-            tasks.push((TaskKey::webhook(seq), first_look(&desk, seq, webhook)));
-        }
-        Ok(Self { tasks, cursor })
+        let cursor = snapshot.cursor()?;
+        let webhooks = snapshot.webhooks_after(cursor, BATCH_MAX - due.len())?;
+        let fresh = webhooks
+            .into_iter()
+            .map(|(seq, webhook)| (TaskKey::webhook(seq), first_look(&desk, seq, webhook)));
+        Ok(Self {
+            due,
+            fresh: fresh.collect(),
+            cursor,
+        })
     }
 
     fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+        self.due.is_empty() && self.fresh.is_empty()
     }
 
-    fn settle(
-        self,
-        tables: &mut crate::store::Tables<'_>,
-        settling: &Settling,
-    ) -> Result<(), StoreError> {
-        for (key, prepared) in self.tasks {
+    /// A commit whose outcome was unknown may have settled all this already: a task is settled only while it waits, and
+    /// webhooks only while the cursor stands before them.
+    fn settle(self, tables: &mut Tables<'_>, settling: &Settling) -> Result<(), StoreError> {
+        for (key, prepared) in self.due {
+            if tables.task(key)?.is_some() {
+                settling.settle(tables, key, prepared)?;
+            }
+        }
+        let Some(last) = self.fresh.last().map(|(key, _)| key.seq) else {
+            return Ok(());
+        };
+        if tables.cursor()? != self.cursor {
+            return Ok(());
+        }
+        for (key, prepared) in self.fresh {
             settling.settle(tables, key, prepared)?;
         }
-        self.cursor
-            .map_or(Ok(()), |cursor| tables.set_number("cursor", cursor))
+        tables.set_cursor(last)
     }
 }
 

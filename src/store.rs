@@ -257,12 +257,18 @@ impl Store {
 
 impl Levels {
     fn read(snapshot: &Snapshot) -> Result<Self, StoreError> {
+        let levels = Self::default();
+        levels.read_again(snapshot)?;
+        Ok(levels)
+    }
+
+    /// Takes over what the disk says.
+    fn read_again(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let cursor = cursor(&snapshot.meta)?;
         let last = snapshot.inbox.last()?.map_or(0, |(seq, _)| seq.value());
-        Ok(Self {
-            last_seq: AtomicU64::new(last.max(cursor)),
-            cursor: AtomicU64::new(cursor),
-        })
+        self.last_seq.store(last.max(cursor), Ordering::Release);
+        self.cursor.store(cursor, Ordering::Release);
+        Ok(())
     }
 
     /// The newest stored webhook's sequence number; 0 before the first.
@@ -292,12 +298,12 @@ impl Levels {
     }
 }
 
-/// Every webhook up to this sequence number has been looked at.
-pub(crate) fn cursor(
-    meta: &impl ReadableTable<&'static str, &'static [u8]>,
-) -> Result<u64, StoreError> {
-    number(meta, "cursor")
+/// Every webhook up to this sequence number has been looked at by the pipeline.
+fn cursor(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, StoreError> {
+    number(meta, CURSOR)
 }
+
+const CURSOR: &str = "cursor";
 
 /// A number of the meta table; 0 where it was never set.
 pub(crate) fn number(
@@ -314,7 +320,27 @@ pub(crate) fn number(
     Ok(u64::from_be_bytes(bytes))
 }
 
+impl Snapshot {
+    /// Every webhook up to this one has been looked at by the pipeline.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn cursor(&self) -> Result<u64, StoreError> {
+        cursor(&self.meta)
+    }
+}
+
 impl Tables<'_> {
+    /// Every webhook up to this one has been looked at by the pipeline.
+    pub(crate) fn cursor(&self) -> Result<u64, StoreError> {
+        cursor(&self.meta)
+    }
+
+    /// Moves the cursor to a webhook that the pipeline has looked at.
+    pub(crate) fn set_cursor(&mut self, seq: u64) -> Result<(), StoreError> {
+        self.set_number(CURSOR, seq)
+    }
+
     /// Sets a number of the meta table.
     pub(crate) fn set_number(&mut self, name: &'static str, value: u64) -> Result<(), StoreError> {
         self.meta.insert(name, value.to_be_bytes().as_slice())?;

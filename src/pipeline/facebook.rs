@@ -295,6 +295,10 @@ impl Worker for FacebookLeads {
 
 impl Settling {
     fn found(&self, tables: &mut Tables<'_>, key: TaskKey, found: Found) -> Result<(), StoreError> {
+        if tables.task(key)?.is_none() {
+            // A commit whose outcome was unknown has settled it already.
+            return Ok(());
+        }
         match found {
             Found::Settled(prepared) => self.settle(tables, key, prepared),
             Found::Park {

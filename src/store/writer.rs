@@ -5,6 +5,7 @@
 //! both mean "not stored" to a platform, and repeating is harmless.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::database::Database;
 use super::inbox::SEQ_TO_WEBHOOK;
-use super::{Levels, StoreError};
+use super::{Levels, Snapshot, StoreError};
 
 /// Webhooks in one commit at most: a group of 400 connections fits with room to spare.
 const GROUP_WEBHOOKS_MAX: usize = 1024;
@@ -79,7 +80,7 @@ impl Writer {
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || run.run())?;
+            .spawn(move || run_or_abort(run))?;
         Ok(Self {
             shared,
             thread: Some(thread),
@@ -134,6 +135,15 @@ impl Drop for Writer {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A node whose writer is gone could only refuse webhooks. It stops instead: what is acknowledged is on disk, and the
+/// service manager starts it again within a second.
+fn run_or_abort(run: Run) {
+    if catch_unwind(AssertUnwindSafe(|| run.run())).is_err() {
+        tracing::error!("the store's writer panicked; the process stops");
+        std::process::abort();
     }
 }
 
@@ -250,7 +260,7 @@ impl Run {
                 return;
             }
             drop(queue);
-            match self.database.reopen() {
+            match self.reopen() {
                 Ok(()) => break,
                 Err(error) => tracing::error!(%error, "the store cannot be reopened yet"),
             }
@@ -259,6 +269,13 @@ impl Run {
         }
         tracing::info!("the store is open again");
         self.shared.lock().failed = false;
+    }
+
+    /// The commit that failed may have reached the disk all the same: where things stand is read anew.
+    fn reopen(&self) -> Result<(), StoreError> {
+        self.database.reopen()?;
+        let snapshot = Snapshot::open(&self.database.begin_read()?)?;
+        self.levels.read_again(&snapshot)
     }
 }
 
