@@ -15,6 +15,7 @@ pub mod tables;
 pub mod tasks;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -202,6 +203,7 @@ impl Store {
         self.writer.work(Box::new(move |txn| {
             let mut tables = Tables::open(txn)?;
             let result = work(&mut tables)?;
+            tables.write_tally()?;
             let cursor = cursor(&tables.meta)?;
             Ok(Box::new(move || {
                 levels.processed_up_to(cursor);
@@ -349,17 +351,38 @@ impl Tables<'_> {
 
     /// Takes the next of a rising series of numbers, starting at 1.
     pub(crate) fn next_number(&mut self, name: &'static str) -> Result<u64, StoreError> {
-        let next = number(&self.meta, name)? + 1;
-        self.set_number(name, next)?;
-        Ok(next)
+        let last = match self.tally.numbers.get(name) {
+            Some(last) => *last,
+            None => number(&self.meta, name)?,
+        };
+        self.tally.numbers.insert(name, last + 1);
+        Ok(last + 1)
     }
 
     /// Adds to a counter.
-    pub(crate) fn count(&mut self, name: &'static str, by: i64) -> Result<(), StoreError> {
-        let now = self.counts.get(name)?.map_or(0, |count| count.value());
-        self.counts.insert(name, now.saturating_add_signed(by))?;
+    pub(crate) fn count(&mut self, name: &'static str, by: i64) {
+        *self.tally.counts.entry(name).or_default() += by;
+    }
+
+    /// Writes numbers and counters; the last thing done in a transaction.
+    fn write_tally(&mut self) -> Result<(), StoreError> {
+        let Tally { numbers, counts } = std::mem::take(&mut self.tally);
+        for (name, value) in numbers {
+            self.set_number(name, value)?;
+        }
+        for (name, by) in counts {
+            let now = self.counts.get(name)?.map_or(0, |count| count.value());
+            self.counts.insert(name, now.saturating_add_signed(by))?;
+        }
         Ok(())
     }
+}
+
+/// Numbers given out and things counted in one transaction: thousands of times in memory, once in the tables.
+#[derive(Default)]
+pub(crate) struct Tally {
+    numbers: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<&'static str, i64>,
 }
 
 /// Creates the tables of a new store, checks the version of an old one, and finds out who the node is.

@@ -69,21 +69,27 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Takes the tickets of a document that is upstream out of the log, and lets go what waited for it.
-    pub(crate) fn pushed(&mut self, pending: &Pending) -> Result<(), StoreError> {
-        self.remove_tickets(pending)?;
-        if self.held.is_empty()? {
-            return Ok(());
-        }
-        if self.held.remove(key(pending.row))?.is_some() {
-            self.release_blocked_by(pending.row)?;
+    /// Lets go what waited for a document that is upstream now.
+    pub(crate) fn pushed(&mut self, row: Row) -> Result<(), StoreError> {
+        if self.held.remove(key(row))?.is_some() {
+            self.release_blocked_by(row)?;
         }
         Ok(())
     }
 
-    fn remove_tickets(&mut self, pending: &Pending) -> Result<(), StoreError> {
-        for ticket in &pending.tickets {
-            self.changes.remove(ticket)?;
+    /// Takes the tickets of documents out of the log. A batch's tickets are mostly neighbours: each run of them is cut
+    /// out in one go.
+    pub(crate) fn remove_tickets<'a>(
+        &mut self,
+        pending: impl Iterator<Item = &'a Pending>,
+    ) -> Result<(), StoreError> {
+        let mut tickets: Vec<u64> = pending
+            .flat_map(|pending| pending.tickets.iter().copied())
+            .collect();
+        tickets.sort_unstable();
+        for run in tickets.chunk_by(|one, next| one + 1 == *next) {
+            self.changes
+                .retain_in(run[0]..=run[run.len() - 1], |_, _| false)?;
         }
         Ok(())
     }
@@ -107,7 +113,7 @@ impl Tables<'_> {
             refusal: Some(refusal),
             blocked_by: None,
         };
-        self.remove_tickets(pending)?;
+        self.remove_tickets(std::iter::once(pending))?;
         self.hold(pending.row, &held)
     }
 
@@ -119,7 +125,7 @@ impl Tables<'_> {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let held = Held::behind(by, self.is_first(pending)?, now_ms);
-        self.remove_tickets(pending)?;
+        self.remove_tickets(std::iter::once(pending))?;
         self.hold(pending.row, &held)
     }
 

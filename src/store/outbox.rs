@@ -104,11 +104,7 @@ impl Outbox for StoreOutbox {
 
     fn conclude(&self, verdicts: Vec<(Pending, Verdict)>) -> Result<(), PortError> {
         let now_ms = self.clock.now_ms();
-        let work = move |tables: &mut Tables<'_>| {
-            verdicts
-                .iter()
-                .try_for_each(|(pending, verdict)| tables.conclude(pending, verdict, now_ms))
-        };
+        let work = move |tables: &mut Tables<'_>| tables.conclude(&verdicts, now_ms);
         self.store.write_blocking(work).map_err(port)
     }
 }
@@ -356,17 +352,29 @@ impl Tables<'_> {
         Ok(())
     }
 
-    fn conclude(
+    fn conclude(&mut self, verdicts: &[(Pending, Verdict)], now_ms: i64) -> Result<(), StoreError> {
+        let is_done = |(_, verdict): &&(Pending, Verdict)| *verdict == Verdict::Done;
+        let done = || verdicts.iter().filter(is_done).map(|(pending, _)| pending);
+        if !self.held.is_empty()? {
+            for pending in done() {
+                self.owe_contact(pending.row, now_ms)?;
+                self.pushed(pending.row)?;
+            }
+        }
+        self.remove_tickets(done())?;
+        verdicts
+            .iter()
+            .try_for_each(|(pending, verdict)| self.set_aside(pending, verdict, now_ms))
+    }
+
+    fn set_aside(
         &mut self,
         pending: &Pending,
         verdict: &Verdict,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         match verdict {
-            Verdict::Done => {
-                self.owe_contact(pending.row, now_ms)?;
-                self.pushed(pending)
-            }
+            Verdict::Done => Ok(()),
             Verdict::AlreadyThere => self.merge_from_now_on(pending.row),
             Verdict::Refused { code, message } => {
                 let refusal = Refusal {
@@ -381,7 +389,7 @@ impl Tables<'_> {
 
     /// A lead that went without its refused contact gets the reference once the contact is mended (R36).
     fn owe_contact(&mut self, row: Row, now_ms: i64) -> Result<(), StoreError> {
-        if Collection::of(row) != Collection::Leads || self.held.is_empty()? {
+        if Collection::of(row) != Collection::Leads {
             return Ok(());
         }
         let Some(contact) = self.document(row)?.links.contact else {

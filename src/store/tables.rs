@@ -5,7 +5,7 @@
 
 use redb::{ReadOnlyTable, ReadTransaction, Table, TableDefinition, WriteTransaction};
 
-use super::StoreError;
+use super::{StoreError, Tally};
 
 /// A task's key: webhook sequence, change, campaign (zeroes: none). See `model::TaskKey`.
 pub(crate) type TaskTuple = (u64, u32, &'static [u8; 12]);
@@ -21,11 +21,15 @@ macro_rules! schema {
             TableDefinition::new(stringify!($field));)*
 
         /// Every table, opened once per write transaction.
-        pub struct Tables<'txn> { $($(#[$doc])* pub(crate) $field: Table<'txn, $key, $value>,)* }
+        pub struct Tables<'txn> {
+            $($(#[$doc])* pub(crate) $field: Table<'txn, $key, $value>,)*
+            /// Numbers and counters that are written once per transaction.
+            pub(super) tally: Tally,
+        }
 
         impl<'txn> Tables<'txn> {
             pub(crate) fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
-                Ok(Self { $($field: txn.open_table($name)?,)* })
+                Ok(Self { $($field: txn.open_table($name)?,)* tally: Tally::default() })
             }
         }
 

@@ -215,9 +215,9 @@ impl Tables<'_> {
     pub(crate) fn end(&mut self, key: TaskKey, ended: &Ended) -> Result<(), StoreError> {
         self.dequeue(key)?;
         self.forget_outcome(key)?;
-        self.count(ended.outcome.name(), 1)?;
+        self.count(ended.outcome.name(), 1);
         if let Outcome::Ignored { reason } = ended.outcome {
-            self.count(reason.name(), 1)?;
+            self.count(reason.name(), 1);
         }
         let record = codec::encode(ended);
         self.outcomes
@@ -240,9 +240,9 @@ impl Tables<'_> {
         };
         let ended: Ended = codec::decode(OUTCOMES, record.value())?;
         drop(record);
-        self.count(ended.outcome.name(), -1)?;
+        self.count(ended.outcome.name(), -1);
         if let Outcome::Ignored { reason } = ended.outcome {
-            self.count(reason.name(), -1)?;
+            self.count(reason.name(), -1);
         }
         Ok(Some(ended))
     }
