@@ -7,7 +7,7 @@
 //! asks by [`Upstream::find`], one round trip, or by [`PullNow::now`].
 //!
 //! A snapshot notes the cluster's time first and reads then, from the primary, what is there at that time or later;
-//! the stream begins at the noted time. Whatever happens in between comes twice, never not at all.
+//! the stream begins right after the noted time. Whatever happens in between comes twice, never not at all.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
@@ -236,6 +236,10 @@ impl PullEngine {
     async fn close(&mut self, end: Word) -> Result<(), PassError> {
         self.feed = None;
         self.token_stored_at = None;
+        if !matches!(end, Word::Failed(_)) {
+            // What follows, stream or polling, begins with a full reading.
+            self.read = None;
+        }
         match end {
             Word::Failed(error) => {
                 let error = self.upstream.driver_error(&error);
@@ -248,6 +252,7 @@ impl PullEngine {
                 Ok(())
             }
             Word::Dead(reason) => {
+                eprintln!("DEAD {reason}");
                 tracing::warn!(
                     reason,
                     "the change stream cannot go on: reading everything anew"

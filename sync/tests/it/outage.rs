@@ -20,7 +20,9 @@ async fn a_frozen_server_loses_nothing_and_the_operation_is_freed_at_its_deadlin
     drain(&mut engine).await.unwrap();
 
     mongod.signal("-STOP");
-    (1..50).for_each(|number| drop(shelf.lead(number, None, doc! {})));
+    for number in 1..50 {
+        shelf.lead(number, None, doc! {});
+    }
     let begin = Instant::now();
     assert!(matches!(
         drain(&mut engine).await,

@@ -375,10 +375,10 @@ impl Outbox for Shelf {
 
 impl Shelf {
     fn forget(&self, pending: &Pending) {
-        self.log
-            .lock()
-            .unwrap()
-            .retain(|ticket, _| !pending.tickets.contains(ticket));
+        let mut log = self.log.lock().unwrap();
+        for ticket in &pending.tickets {
+            log.remove(ticket);
+        }
     }
 
     fn render_one(&self, row: Row) -> Rendered {
