@@ -181,14 +181,13 @@ impl PullEngine {
             let message = "the replica set is not initiated".into();
             return Err(Error::Connectivity { message }.into());
         };
-        self.feed = Some(
-            Feed::open(
-                &self.upstream,
-                self.replica.collections(),
-                Start::At(cluster_time),
-            )
-            .await?,
-        );
+        // The snapshot holds what happened at that very time, perhaps the drop that ended the last stream.
+        let next = Timestamp {
+            increment: cluster_time.increment + 1,
+            ..cluster_time
+        };
+        let collections = self.replica.collections();
+        self.feed = Some(Feed::open(&self.upstream, collections, Start::At(next)).await?);
         Ok(())
     }
 
@@ -252,7 +251,6 @@ impl PullEngine {
                 Ok(())
             }
             Word::Dead(reason) => {
-                eprintln!("DEAD {reason}");
                 tracing::warn!(
                     reason,
                     "the change stream cannot go on: reading everything anew"
