@@ -157,9 +157,7 @@ async fn a_failed_write_concern_is_no_success() {
         "data": { "failCommands": ["insert"], "writeConcernError": { "code": 64, "errmsg": "timed out" } },
     };
     let admin = mongod.database().await.client().database("admin");
-    if admin.run_command(fail).await.is_err() {
-        return; // A build without test commands.
-    }
+    admin.run_command(fail).await.unwrap();
     shelf.lead(2, None, doc! {});
     assert!(matches!(
         drain(&mut engine).await,
@@ -190,6 +188,7 @@ async fn a_node_that_is_too_old_holds_its_pushes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: to be run alone on a quiet machine"]
 async fn pushing_is_at_least_half_as_fast_as_bare_inserts() {
     let mongod = Mongod::standalone().await;
     let payload = doc! { "text": "x".repeat(1500), "nested": { "a": 1, "b": [1, 2, 3] } };
@@ -214,9 +213,8 @@ async fn pushing_is_at_least_half_as_fast_as_bare_inserts() {
     }
     let begin = Instant::now();
     drain(&mut engine(mongod.options(), &shelf)).await.unwrap();
-    // Both on a busy machine and unoptimised, the store's part included: a bound against accidents, not a figure.
     assert!(
-        begin.elapsed() < bare * 5,
+        begin.elapsed() < bare * 2,
         "{:?} against {bare:?}",
         begin.elapsed()
     );

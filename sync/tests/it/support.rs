@@ -149,6 +149,7 @@ fn launch(directory: &Path, port: u16, set: Option<&str>) -> Child {
         "--setParameter",
         "diagnosticDataCollectionEnabled=false",
     ]);
+    command.args(["--setParameter", "enableTestCommands=1"]);
     command.args(set.iter().flat_map(|set| ["--replSet", set]));
     command
         .stdout(Stdio::null())
