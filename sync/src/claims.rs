@@ -23,6 +23,8 @@
 //! on them in between, and planning starts again from what is there now. *A row whose strongest key is taken*
 //! follows it, whatever its weaker keys say, as a lookup would have.
 //!
+//! *A document found upstream by a weaker key* stands among the keys at that key's rank, like a firm claim.
+//!
 //! Two rows that share only a weaker key, and both have strong keys of their own already firm, stay two documents:
 //! the same as if one had been pushed an hour before the other and matched by its e-mail.
 //!
@@ -48,7 +50,7 @@ const CLAIMS_COLLECTION: &str = "inlet.claims";
 /// Rounds of planning before a contended batch is left to the next pass. Three are usual.
 const ROUNDS_MAX: usize = 16;
 
-/// A row that no lookup found.
+/// A row that no lookup by its strongest key found.
 #[derive(Debug)]
 pub(crate) struct Claimant {
     pub(crate) row: Row,
@@ -56,6 +58,9 @@ pub(crate) struct Claimant {
     /// The `_id` it had upstream, which is gone: nothing may be claimed before the host gives it a new one.
     pub(crate) gone: Option<ObjectId>,
     pub(crate) claims: Vec<Claim>,
+    /// A document that a lookup by a weaker key found, and the lookup's rank. It must not be adopted before the
+    /// stronger keys are claimed for it: filled in there, they would be upstream twice.
+    pub(crate) found: Option<(usize, ObjectId, RawDocumentBuf)>,
     /// What must hold of a holder's document.
     pub(crate) alive: Document,
 }
@@ -109,6 +114,10 @@ enum Standing<'a> {
     Theirs(Holder, Option<&'a RawDocumentBuf>),
 }
 
+/// A key and how a row stands with it. A document found by a lookup stands among the keys like a firm claim without a
+/// key.
+type Key<'a> = (Option<&'a Claim>, Standing<'a>);
+
 /// Settles `claimants` by their claims.
 ///
 /// # Errors
@@ -153,16 +162,34 @@ pub(crate) async fn settle_by_claims(
 
 /// Decides purely what `claimant` does next; see the head of this module for why.
 fn plan(claimant: &Claimant, view: &View) -> Next {
-    let standings: Vec<_> = claimant
-        .claims
-        .iter()
-        .map(|claim| standing(claimant, claim, view))
-        .collect();
-    match adopted(&standings) {
-        Some(via) => plan_adoption(claimant, &standings, via),
+    let keys = keys(claimant, view);
+    match adopted(&keys) {
+        Some(via) => plan_adoption(&keys, via),
         None if claimant.gone.is_some() => Next::Decide(Settlement::Gone),
-        None => plan_own(claimant, &standings),
+        None => plan_own(claimant.own, &keys),
     }
+}
+
+fn keys<'a>(claimant: &'a Claimant, view: &'a View) -> Vec<Key<'a>> {
+    let claims = claimant.claims.iter();
+    let mut keys: Vec<Key<'_>> = claims
+        .map(|claim| (Some(claim), standing(claimant, claim, view)))
+        .collect();
+    if let Some((rank, id, document)) = &claimant.found {
+        let holder = Holder {
+            id: *id,
+            at: None,
+            firm: true,
+        };
+        let is_own = *id == claimant.own;
+        let standing = if is_own {
+            Standing::Mine(holder)
+        } else {
+            Standing::Theirs(holder, Some(document))
+        };
+        keys.insert((*rank).min(keys.len()), (None, standing));
+    }
+    keys
 }
 
 fn standing<'a>(claimant: &Claimant, claim: &Claim, view: &'a View) -> Standing<'a> {
@@ -198,44 +225,36 @@ fn is_out_of_window(claim: &Claim, holder: &Holder) -> bool {
 
 /// The key through which somebody else's document is the one, if any: the strongest key that is held decides, except
 /// that a tentative claim on a document that is not upstream yields to a weaker key's document that is.
-fn adopted(standings: &[Standing<'_>]) -> Option<usize> {
-    let via = standings
-        .iter()
-        .position(|standing| matches!(standing, Standing::Mine(_) | Standing::Theirs(..)))?;
-    match standings[via] {
+fn adopted(keys: &[Key<'_>]) -> Option<usize> {
+    let is_held =
+        |(_, standing): &Key<'_>| matches!(standing, Standing::Mine(_) | Standing::Theirs(..));
+    let via = keys.iter().position(is_held)?;
+    match keys[via].1 {
         Standing::Theirs(holder, None) if !holder.firm => {
-            let exists = |standing: &Standing<'_>| matches!(standing, Standing::Theirs(_, Some(_)));
-            Some(standings.iter().position(exists).unwrap_or(via))
+            let exists = |(_, standing): &Key<'_>| matches!(standing, Standing::Theirs(_, Some(_)));
+            Some(keys.iter().position(exists).unwrap_or(via))
         }
         Standing::Theirs(..) => Some(via),
         _ => None,
     }
 }
 
-fn plan_own(claimant: &Claimant, standings: &[Standing<'_>]) -> Next {
-    let keys = || claimant.claims.iter().zip(standings);
-    let take = |(claim, standing): (&Claim, &Standing<'_>), firm| {
-        let to = Holder {
-            id: claimant.own,
-            at: Some(DateTime::from_millis(claim.at_ms)),
-            firm,
-        };
-        take(claim, *standing, to)
-    };
-    let weaker: Vec<_> = keys().skip(1).filter_map(|key| take(key, false)).collect();
+fn plan_own(own: ObjectId, keys: &[Key<'_>]) -> Next {
+    let weaker: Vec<_> = keys
+        .iter()
+        .skip(1)
+        .filter_map(|key| take(key, own, false))
+        .collect();
     if !weaker.is_empty() {
         return Next::Write(weaker);
     }
-    if let Some(strongest) = keys()
-        .next()
-        .and_then(|key| take(key, true).or_else(|| confirm(key.0, *key.1)))
+    if let Some(strongest) = keys
+        .first()
+        .and_then(|key| take(key, own, true).or_else(|| confirm(key)))
     {
         return Next::Write(vec![strongest]);
     }
-    let tentative: Vec<_> = keys()
-        .skip(1)
-        .filter_map(|(claim, standing)| confirm(claim, *standing))
-        .collect();
+    let tentative: Vec<_> = keys.iter().skip(1).filter_map(confirm).collect();
     if tentative.is_empty() {
         Next::Decide(Settlement::Own)
     } else {
@@ -243,35 +262,24 @@ fn plan_own(claimant: &Claimant, standings: &[Standing<'_>]) -> Next {
     }
 }
 
-fn plan_adoption(claimant: &Claimant, standings: &[Standing<'_>], via: usize) -> Next {
-    let Standing::Theirs(holder, document) = standings[via] else {
+fn plan_adoption(keys: &[Key<'_>], via: usize) -> Next {
+    let (claim, Standing::Theirs(holder, document)) = keys[via] else {
         return Next::Decide(Settlement::Own);
     };
-    if document.is_none() && !holder.firm {
+    if let (Some(claim), None, false) = (claim, document, holder.firm) {
         let to = Holder {
             firm: true,
             ..holder
         };
         return Next::Write(vec![Move {
-            key: claimant.claims[via].key.clone(),
+            key: claim.key.clone(),
             from: Some(holder),
             to,
         }]);
     }
-    let others = claimant
-        .claims
-        .iter()
-        .zip(standings)
-        .enumerate()
-        .filter(|(at, _)| *at != via);
-    for (at, (claim, standing)) in others {
-        let to = Holder {
-            id: holder.id,
-            at: Some(DateTime::from_millis(claim.at_ms)),
-            firm: true,
-        };
-        if let Some(next) =
-            take(claim, *standing, to).or_else(|| repoint(claim, *standing, to, at < via))
+    let others = keys.iter().enumerate().filter(|(at, _)| *at != via);
+    for (at, key) in others {
+        if let Some(next) = take(key, holder.id, true).or_else(|| repoint(key, holder.id, at < via))
         {
             return Next::Write(vec![next]);
         }
@@ -283,11 +291,17 @@ fn plan_adoption(claimant: &Claimant, standings: &[Standing<'_>], via: usize) ->
 }
 
 /// Takes a key that nobody holds rightly.
-fn take(claim: &Claim, standing: Standing<'_>, to: Holder) -> Option<Move> {
+fn take(&(claim, standing): &Key<'_>, id: ObjectId, firm: bool) -> Option<Move> {
     let from = match standing {
         Standing::Free => None,
         Standing::Stale(holder) => Some(holder),
         Standing::Mine(_) | Standing::Theirs(..) => return None,
+    };
+    let claim = claim?;
+    let to = Holder {
+        id,
+        at: Some(DateTime::from_millis(claim.at_ms)),
+        firm,
     };
     Some(Move {
         key: claim.key.clone(),
@@ -297,12 +311,12 @@ fn take(claim: &Claim, standing: Standing<'_>, to: Holder) -> Option<Move> {
 }
 
 /// Makes this node's own tentative claim firm.
-fn confirm(claim: &Claim, standing: Standing<'_>) -> Option<Move> {
+fn confirm(&(claim, standing): &Key<'_>) -> Option<Move> {
     let Standing::Mine(holder @ Holder { firm: false, .. }) = standing else {
         return None;
     };
     Some(Move {
-        key: claim.key.clone(),
+        key: claim?.key.clone(),
         from: Some(holder),
         to: Holder {
             firm: true,
@@ -312,16 +326,20 @@ fn confirm(claim: &Claim, standing: Standing<'_>) -> Option<Move> {
 }
 
 /// Points a tentative claim at the adopted document: this node's own, or a stronger one that was passed over.
-fn repoint(claim: &Claim, standing: Standing<'_>, to: Holder, is_stronger: bool) -> Option<Move> {
+fn repoint(&(claim, standing): &Key<'_>, id: ObjectId, is_stronger: bool) -> Option<Move> {
     let from = match standing {
         Standing::Mine(holder) if !holder.firm => holder,
         Standing::Theirs(holder, None) if !holder.firm && is_stronger => holder,
         _ => return None,
     };
     Some(Move {
-        key: claim.key.clone(),
+        key: claim?.key.clone(),
         from: Some(from),
-        to,
+        to: Holder {
+            id,
+            firm: true,
+            ..from
+        },
     })
 }
 
@@ -394,10 +412,9 @@ impl View {
     ) -> Result<(), Error> {
         let collection = collections[usize::from(group.collection)];
         for page in group.values.chunks(COMMAND_DOCUMENTS_MAX) {
-            // A document that appears between the two reads counts as dead only if it is: the second one decides
-            // between dead and absent, and an absent one is followed, never taken over.
-            let alive = read_by_id(upstream, collection, &group.filter, page).await?;
+            // In this order a document that appears between the two reads is alive or absent, never dead.
             let there = read_by_id(upstream, collection, &doc! {}, page).await?;
+            let alive = read_by_id(upstream, collection, &group.filter, page).await?;
             for id in page {
                 let fate = match alive.get(id) {
                     Some(document) => Fate::Alive(document.clone()),
@@ -563,6 +580,7 @@ mod tests {
             },
             own: ObjectId::new(),
             gone: None,
+            found: None,
             claims: keys.iter().map(claim).collect(),
             alive: doc! {},
         }

@@ -7,7 +7,7 @@
 //! asks by [`Upstream::find`], one round trip, or by [`PullNow::now`].
 //!
 //! A snapshot notes the cluster's time first and reads then, from the primary, what is there at that time or later;
-//! the stream begins at the noted time. Whatever happens in between comes twice, never not at all.
+//! the stream begins right after the noted time. Whatever happens in between comes twice, never not at all.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
@@ -181,14 +181,13 @@ impl PullEngine {
             let message = "the replica set is not initiated".into();
             return Err(Error::Connectivity { message }.into());
         };
-        self.feed = Some(
-            Feed::open(
-                &self.upstream,
-                self.replica.collections(),
-                Start::At(cluster_time),
-            )
-            .await?,
-        );
+        // The snapshot holds what happened at that very time, perhaps the drop that ended the last stream.
+        let next = Timestamp {
+            increment: cluster_time.increment + 1,
+            ..cluster_time
+        };
+        let collections = self.replica.collections();
+        self.feed = Some(Feed::open(&self.upstream, collections, Start::At(next)).await?);
         Ok(())
     }
 
@@ -236,6 +235,10 @@ impl PullEngine {
     async fn close(&mut self, end: Word) -> Result<(), PassError> {
         self.feed = None;
         self.token_stored_at = None;
+        if !matches!(end, Word::Failed(_)) {
+            // What follows, stream or polling, begins with a full reading.
+            self.read = None;
+        }
         match end {
             Word::Failed(error) => {
                 let error = self.upstream.driver_error(&error);

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use crate::bootstrap::SchemaGate;
 use crate::client::Upstream;
-use crate::error::{Error, PassError};
+use crate::error::PassError;
 use crate::ports::{Outbox, Pending, PortError, Rendered, Row, Settlement, Verdict};
 use crate::settle::settle;
 use crate::write::{COMMAND_DOCUMENTS_MAX, Outcome, UnknownCodes, Writer};
@@ -265,13 +265,4 @@ fn gone_among(settled: &[(Row, Settlement)]) -> HashSet<Row> {
         .filter(|(_, settlement)| *settlement == Settlement::Gone)
         .map(|(row, _)| *row)
         .collect()
-}
-
-impl From<Error> for Outcome {
-    fn from(error: Error) -> Self {
-        Self {
-            verdicts: Vec::new(),
-            error: Some(error),
-        }
-    }
 }

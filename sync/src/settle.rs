@@ -69,8 +69,14 @@ pub(crate) async fn settle(
     let mut claimants = Vec::new();
     for row in &unknown {
         match found.first(row) {
-            Some((id, _)) if id == row.own_id => settled.push((row.row, Settlement::Own)),
-            Some((id, document)) => {
+            Some((rank, id, document)) if rank > 0 && !row.claims.is_empty() => {
+                claimants.push(Claimant {
+                    found: Some((rank, id, document.clone())),
+                    ..Claimant::of(row)
+                });
+            }
+            Some((_, id, _)) if id == row.own_id => settled.push((row.row, Settlement::Own)),
+            Some((_, id, document)) => {
                 adopters.push((row.own_id, row.claims.as_slice(), id));
                 settled.push((
                     row.row,
@@ -99,6 +105,7 @@ impl Claimant {
             own: row.own_id,
             gone: row.known.as_ref().map(|known| known.id),
             claims: row.claims.clone(),
+            found: None,
             alive: alive.cloned().unwrap_or_default(),
         }
     }
@@ -189,14 +196,14 @@ impl SearchKey {
 struct Found(HashMap<(SearchKey, String), (ObjectId, RawDocumentBuf)>);
 
 impl Found {
-    /// What the first of the row's lookups that found anything has found.
-    fn first(&self, row: &Unsettled) -> Option<(ObjectId, &RawDocumentBuf)> {
-        row.lookups.iter().find_map(|lookup| {
+    /// What the first of the row's lookups that found anything has found, and which lookup it was.
+    fn first(&self, row: &Unsettled) -> Option<(usize, ObjectId, &RawDocumentBuf)> {
+        row.lookups.iter().enumerate().find_map(|(rank, lookup)| {
             let value = RawValue::of(&lookup.value, lookup.ignore_case)?;
             let (id, document) = self
                 .0
                 .get(&(SearchKey::of(row.row.collection, lookup), value))?;
-            Some((*id, document))
+            Some((rank, *id, document))
         })
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bson::{Document, doc, oid::ObjectId};
 use inlet_sync::{Error, PassError, State};
+use mongodb::options::{Acknowledgment, CollectionOptions, WriteConcern};
 
 use crate::support::{LEADS, Mongod, PEOPLE, Shelf, drain, engine, item};
 use inlet_sync::ports::Row;
@@ -156,9 +157,7 @@ async fn a_failed_write_concern_is_no_success() {
         "data": { "failCommands": ["insert"], "writeConcernError": { "code": 64, "errmsg": "timed out" } },
     };
     let admin = mongod.database().await.client().database("admin");
-    if admin.run_command(fail).await.is_err() {
-        return; // A build without test commands.
-    }
+    admin.run_command(fail).await.unwrap();
     shelf.lead(2, None, doc! {});
     assert!(matches!(
         drain(&mut engine).await,
@@ -189,10 +188,19 @@ async fn a_node_that_is_too_old_holds_its_pushes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: to be run alone on a quiet machine"]
 async fn pushing_is_at_least_half_as_fast_as_bare_inserts() {
     let mongod = Mongod::standalone().await;
     let payload = doc! { "text": "x".repeat(1500), "nested": { "a": 1, "b": [1, 2, 3] } };
-    let bare = mongod.database().await.collection::<Document>("bare");
+    let durable = WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .journal(true)
+        .build();
+    let options = CollectionOptions::builder().write_concern(durable).build();
+    let bare = mongod
+        .database()
+        .await
+        .collection_with_options::<Document>("bare", options);
     let begin = Instant::now();
     for _ in 0..10 {
         let documents: Vec<_> = (0..1000).map(|_| payload.clone()).collect();
@@ -200,12 +208,13 @@ async fn pushing_is_at_least_half_as_fast_as_bare_inserts() {
     }
     let bare = begin.elapsed();
     let shelf = Arc::new(Shelf::default());
-    (0..10_000).for_each(|number| drop(shelf.lead(number, None, payload.clone())));
+    for number in 0..10_000 {
+        shelf.lead(number, None, payload.clone());
+    }
     let begin = Instant::now();
     drain(&mut engine(mongod.options(), &shelf)).await.unwrap();
-    // Both on a busy machine and unoptimised, the store's part included: a bound against accidents, not a figure.
     assert!(
-        begin.elapsed() < bare * 5,
+        begin.elapsed() < bare * 2,
         "{:?} against {bare:?}",
         begin.elapsed()
     );

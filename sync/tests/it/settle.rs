@@ -183,11 +183,16 @@ async fn assert_agreement(database: &mongodb::Database, shelves: &[Arc<Shelf>], 
             .or_default() += 1;
     }
     emails.remove("none");
-    assert!(
-        emails.values().all(|count| *count == 1),
-        "seed {seed}: {people:#?}\n{:#?}",
-        all("inlet.claims").await
-    );
+    let told = |documents: &[Document]| {
+        documents
+            .iter()
+            .map(Document::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let claims = all("inlet.claims").await;
+    let once = emails.values().all(|count| *count == 1);
+    assert!(once, "seed {seed}:\n{}\n{}", told(&people), told(&claims));
     let leads = all("leads").await;
     assert_eq!(leads.len(), 36, "seed {seed}");
     assert!(

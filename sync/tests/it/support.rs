@@ -149,6 +149,7 @@ fn launch(directory: &Path, port: u16, set: Option<&str>) -> Child {
         "--setParameter",
         "diagnosticDataCollectionEnabled=false",
     ]);
+    command.args(["--setParameter", "enableTestCommands=1"]);
     command.args(set.iter().flat_map(|set| ["--replSet", set]));
     command
         .stdout(Stdio::null())
@@ -375,10 +376,10 @@ impl Outbox for Shelf {
 
 impl Shelf {
     fn forget(&self, pending: &Pending) {
-        self.log
-            .lock()
-            .unwrap()
-            .retain(|ticket, _| !pending.tickets.contains(ticket));
+        let mut log = self.log.lock().unwrap();
+        for ticket in &pending.tickets {
+            log.remove(ticket);
+        }
     }
 
     fn render_one(&self, row: Row) -> Rendered {
