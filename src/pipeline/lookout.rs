@@ -23,6 +23,8 @@ const LOOK_MAX: usize = 256;
 /// Pointed reads under way at once.
 const READS_MAX: usize = 16;
 const POLL: Duration = Duration::from_millis(100);
+/// How long nothing is asked after a read that failed: the push notices first when MongoDB is back.
+const POLL_UNREACHABLE: Duration = Duration::from_secs(1);
 
 /// Whoever can be asked for reference data.
 pub trait PointedRead: Send + Sync + 'static {
@@ -39,6 +41,7 @@ pub struct Lookout<R> {
     shared: Arc<Shared>,
     replica: Arc<StoreReplica>,
     upstream: R,
+    pause: Duration,
 }
 
 /// What tasks that wait come to.
@@ -55,6 +58,7 @@ impl<R: PointedRead> Lookout<R> {
             shared,
             replica,
             upstream,
+            pause: POLL,
         }
     }
 
@@ -129,17 +133,22 @@ impl<R: PointedRead> Worker for Lookout<R> {
         let reference = self.shared.store.reference();
         let look = self.look(&reference)?;
         let idle = look.ready.is_empty() && look.needs.is_empty();
+        self.pause = POLL;
         if !look.ready.is_empty() {
             self.wake(look.ready).await?;
         }
-        if !look.needs.is_empty() {
-            self.refresh(look.needs, &reference).await?;
+        if !look.needs.is_empty()
+            && let Err(error) = self.refresh(look.needs, &reference).await
+        {
+            tracing::debug!(%error, "reference data cannot be read now; the webhooks wait");
+            self.pause = POLL_UNREACHABLE;
+            return Ok(Step::Idle);
         }
         Ok(if idle { Step::Idle } else { Step::Busy })
     }
 
     async fn wait(&mut self) {
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(self.pause).await;
     }
 }
 
