@@ -23,6 +23,7 @@ use crate::console::{Console, Live};
 use crate::graph::{self, Graph};
 use crate::health::Health;
 use crate::intake::limits::{DiskReserve, Limits, RateLimit};
+use crate::intake::tls::Tls;
 use crate::intake::{Intake, Settings, server};
 use crate::pipeline::facebook::FacebookLeads;
 use crate::pipeline::freshness::Freshness;
@@ -46,6 +47,7 @@ pub struct App {
     graph_health: Arc<Health>,
     upstream: Option<Arc<Upstream>>,
     pull: Option<Pull>,
+    tls: Option<Arc<Tls>>,
     listeners: Listeners,
     backlog_max: u64,
     admin_guard: Guard,
@@ -100,6 +102,7 @@ impl App {
             started_at_ms: clock.now_ms(),
         };
         Ok(Self {
+            tls: tls(config)?.map(Arc::new),
             listeners: Listeners::bind(config).await?,
             console: Arc::new(Console {
                 store,
@@ -218,13 +221,21 @@ impl App {
             socket,
             socket_path,
         } = self.listeners;
-        servers.spawn(server::serve(intake, self.intake.router(), stopped.clone()));
+        if let Some(tls) = &self.tls {
+            servers.spawn(Arc::clone(tls).keep_fresh(stopped.clone()));
+        }
+        servers.spawn(server::serve(
+            intake,
+            self.tls,
+            self.intake.router(),
+            stopped.clone(),
+        ));
         let router = admin::router(
             Arc::clone(&self.console),
             self.backlog_max,
             self.admin_guard,
         );
-        servers.spawn(server::serve(admin, router, stopped.clone()));
+        servers.spawn(server::serve(admin, None, router, stopped.clone()));
         let router = admin::socket_router(self.console, self.backlog_max);
         let mut stopped = stopped.clone();
         servers.spawn(async move {
@@ -284,6 +295,13 @@ fn connect(config: &Config, store: &Store) -> Option<Arc<Upstream>> {
     options.pull_interval = config.mongodb.pull_interval;
     options.create_indexes = config.mongodb.create_indexes;
     Some(upstream::connect(options))
+}
+
+fn tls(config: &Config) -> anyhow::Result<Option<Tls>> {
+    let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else {
+        return Ok(None);
+    };
+    Tls::load(cert.clone(), key.clone()).map(Some)
 }
 
 fn intake(config: &Config, store: &Arc<Store>, clock: &Arc<dyn Clock>) -> Intake {

@@ -6,6 +6,7 @@
 pub mod limits;
 pub mod reply;
 pub mod server;
+pub mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

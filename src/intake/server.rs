@@ -11,13 +11,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower_service::Service;
 
 use super::Peer;
+use super::tls::Tls;
 
 /// Connections at once: well below the usual limit of file descriptors under systemd.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -28,8 +29,13 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` until `shutdown` turns true, then finishes what is under way.
-pub async fn serve(listener: TcpListener, router: Router, mut shutdown: watch::Receiver<bool>) {
+/// Serves `router` until `shutdown` turns true, then finishes what is under way. With `tls`, nothing else is spoken.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    router: Router,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     loop {
@@ -40,7 +46,12 @@ pub async fn serve(listener: TcpListener, router: Router, mut shutdown: watch::R
         match accepted {
             Ok((stream, peer, permit)) => {
                 let _ = stream.set_nodelay(true);
-                spawn(stream, Peer(peer), router.clone(), &graceful, permit);
+                let connection = Connection {
+                    peer: Peer(peer),
+                    router: router.clone(),
+                    permit,
+                };
+                spawn(stream, tls.clone(), connection, graceful.watcher());
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -69,26 +80,46 @@ async fn accept(
     Ok((stream, peer, permit))
 }
 
-/// Serves one connection of any kind.
-pub(crate) fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
+struct Connection {
     peer: Peer,
     router: Router,
-    graceful: &GracefulShutdown,
     permit: OwnedSemaphorePermit,
-) {
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        router.clone().call(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let watched = graceful.watch(connection);
+}
+
+fn spawn(stream: TcpStream, tls: Option<Arc<Tls>>, connection: Connection, watcher: Watcher) {
     tokio::spawn(async move {
-        // A peer that breaks its connection is no event; what it had sent is stored or it will send again.
-        let _ = watched.await;
-        drop(permit);
+        match tls {
+            None => connection.serve(stream, watcher).await,
+            Some(tls) => {
+                if let Some(stream) = tls.accept(stream).await {
+                    connection.serve(stream, watcher).await;
+                }
+            }
+        }
     });
+}
+
+impl Connection {
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        watcher: Watcher,
+    ) {
+        let Self {
+            peer,
+            router,
+            permit,
+        } = self;
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            router.clone().call(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        // A peer that breaks its connection is no event; what it had sent is stored or it will send again.
+        let _ = watcher.watch(connection).await;
+        drop(permit);
+    }
 }
