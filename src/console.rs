@@ -3,6 +3,7 @@
 //!
 //! Answers are JSON values: this is the one place that gives them their shape (interface.md).
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -110,10 +111,19 @@ impl Console {
             "reasons": counted(&snapshot, Reason::ALL.iter().map(|reason| reason.name()))?,
             "sync": self.sync(&snapshot)?,
             "reference": reference,
-            "store": { "available": self.store.is_available() },
+            "store": self.file(),
             "refused": self.live.as_ref().map(refused),
             "dependencies": self.live.as_ref().map(dependencies),
         }))
+    }
+
+    /// The file is sparse: what counts is the space it takes, not its length.
+    fn file(&self) -> Value {
+        let path = self.store.path();
+        let taken = path
+            .and_then(|path| path.metadata().ok())
+            .map(|file| file.blocks() * 512);
+        json!({ "path": path, "bytes": taken, "available": self.store.is_available() })
     }
 
     /// The sync part of [`Console::status`] and the documents that are held back.

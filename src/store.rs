@@ -16,7 +16,7 @@ pub mod tasks;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,6 +38,7 @@ pub struct Store {
     reference: ReferenceCell,
     signals: Signals,
     identity: Identity,
+    path: Option<PathBuf>,
 }
 
 /// Who this node is (R40).
@@ -124,7 +125,9 @@ impl Store {
     /// # Errors
     /// When the file cannot be opened, is in use by another process, or was written by a newer version.
     pub fn open(path: PathBuf, node: Option<&str>) -> Result<Self, StoreError> {
-        Self::open_with(database::file(path), node)
+        let mut store = Self::open_with(database::file(path.clone()), node)?;
+        store.path = Some(path);
+        Ok(store)
     }
 
     /// Opens a store on any storage; tests pass a simulated disk.
@@ -147,6 +150,7 @@ impl Store {
             reference,
             signals: Signals::default(),
             identity,
+            path: None,
         })
     }
 
@@ -242,6 +246,12 @@ impl Store {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The store's file, unless it is kept elsewhere.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// Positions of intake and pipeline.
