@@ -16,24 +16,34 @@ pub(crate) type RowTuple = (u8, u64);
 pub(crate) const SCHEMA_VERSION: u64 = 1;
 
 macro_rules! schema {
-    ($($(#[$doc:meta])* $field:ident $name:ident: $key:ty => $value:ty;)*) => {
+    (
+        everybody { $($(#[$doc:meta])* $field:ident $name:ident: $key:ty => $value:ty;)* }
+        writer { $($(#[$own_doc:meta])* $own_field:ident $own_name:ident: $own_key:ty => $own_value:ty;)* }
+    ) => {
         $($(#[$doc])* pub(crate) const $name: TableDefinition<'static, $key, $value> =
             TableDefinition::new(stringify!($field));)*
+        $($(#[$own_doc])* pub(crate) const $own_name: TableDefinition<'static, $own_key, $own_value> =
+            TableDefinition::new(stringify!($own_field));)*
 
         /// Every table, opened once per write transaction.
         pub struct Tables<'txn> {
             $($(#[$doc])* pub(crate) $field: Table<'txn, $key, $value>,)*
+            $($(#[$own_doc])* pub(crate) $own_field: Table<'txn, $own_key, $own_value>,)*
             /// Numbers and counters that are written once per transaction.
             pub(super) tally: Tally,
         }
 
         impl<'txn> Tables<'txn> {
             pub(crate) fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
-                Ok(Self { $($field: txn.open_table($name)?,)* tally: Tally::default() })
+                Ok(Self {
+                    $($field: txn.open_table($name)?,)*
+                    $($own_field: txn.open_table($own_name)?,)*
+                    tally: Tally::default(),
+                })
             }
         }
 
-        /// Every table, opened once per read transaction.
+        /// The tables that everybody reads, opened once per read transaction.
         pub struct Snapshot { $($(#[$doc])* pub(crate) $field: ReadOnlyTable<$key, $value>,)* }
 
         impl Snapshot {
@@ -45,46 +55,52 @@ macro_rules! schema {
 }
 
 schema! {
-    /// Single values: schema version, node id, epoch, the pipeline's cursor, the last row, the resume token.
-    meta META: &'static str => &'static [u8];
-    /// Counters that outlive what they counted: outcomes and reasons by name.
-    counts NAME_TO_COUNT: &'static str => u64;
+    everybody {
+        /// Single values: schema version, node id, epoch, the pipeline's cursor, the last row, the resume token.
+        meta META: &'static str => &'static [u8];
+        /// Counters that outlive what they counted: outcomes and reasons by name.
+        counts NAME_TO_COUNT: &'static str => u64;
 
-    /// Every acknowledged webhook, raw. Record: `Webhook`.
-    inbox SEQ_TO_WEBHOOK: u64 => &'static [u8];
-    /// Tasks begun and not ended: attempts, what they wait for. Record: `Task`.
-    tasks TASK_TO_STATE: TaskTuple => &'static [u8];
-    /// Tasks to run at or after a time: (due, task). Milliseconds since the epoch.
-    timed DUE_TO_TASK: (u64, u64, u32, &'static [u8; 12]) => ();
-    /// Tasks waiting for fresh reference data (R13): (account or zeroes, arrival, task).
-    awaiting ACCOUNT_TO_AWAITING: (&'static [u8; 12], u64, u64, u32, &'static [u8; 12]) => ();
-    /// How many tasks of an account wait for reference data; zeroes: accounts nobody knows.
-    awaiting_counts ACCOUNT_TO_AWAITING_COUNT: &'static [u8; 12] => u64;
-    /// Facebook leads to fetch: (due, task).
-    graph DUE_TO_GRAPH_TASK: (u64, u64, u32, &'static [u8; 12]) => ();
-    /// Facebook leads whose account's token is broken (R28): (account, task).
-    parked ACCOUNT_TO_PARKED: (&'static [u8; 12], u64, u32, &'static [u8; 12]) => ();
-    /// How tasks ended. Record: `Ended`.
-    outcomes TASK_TO_OUTCOME: TaskTuple => &'static [u8];
+        /// Every acknowledged webhook, raw. Record: `Webhook`.
+        inbox SEQ_TO_WEBHOOK: u64 => &'static [u8];
+        /// Tasks begun and not ended: attempts, what they wait for. Record: `Task`.
+        tasks TASK_TO_STATE: TaskTuple => &'static [u8];
+        /// Tasks to run at or after a time: (due, task). Milliseconds since the epoch.
+        timed DUE_TO_TASK: (u64, u64, u32, &'static [u8; 12]) => ();
+        /// Tasks waiting for fresh reference data (R13): (account or zeroes, arrival, task).
+        awaiting ACCOUNT_TO_AWAITING: (&'static [u8; 12], u64, u64, u32, &'static [u8; 12]) => ();
+        /// How many tasks of an account wait for reference data; zeroes: accounts nobody knows.
+        awaiting_counts ACCOUNT_TO_AWAITING_COUNT: &'static [u8; 12] => u64;
+        /// Facebook leads to fetch: (due, task).
+        graph DUE_TO_GRAPH_TASK: (u64, u64, u32, &'static [u8; 12]) => ();
+        /// Facebook leads whose account's token is broken (R28): (account, task).
+        parked ACCOUNT_TO_PARKED: (&'static [u8; 12], u64, u32, &'static [u8; 12]) => ();
+        /// How tasks ended. Record: `Ended`.
+        outcomes TASK_TO_OUTCOME: TaskTuple => &'static [u8];
 
-    /// Documents of every collection. Record: `Stored` (links to other rows, BSON without ids and references).
-    documents ROW_TO_DOCUMENT: RowTuple => &'static [u8];
-    /// Derived keys that are taken for ever: leads, and messages of repeated person ids. Value: the row.
-    keys KEY_TO_ROW: &'static [u8; 12] => u64;
-    /// A contact's row by hash of (account, type, e-mail) or (account, type, phone). The oldest contact keeps a key.
-    contact_keys CONTACT_KEY_TO_ROW: &'static [u8; 16] => u64;
-    /// The (conversation, room, system message) rows of a contact, or of a lead without one (R21).
-    conversations OWNER_TO_CONVERSATION: u64 => (u64, u64, u64);
-    /// The user of a campaign's latest lead (R22).
-    last_users CAMPAIGN_TO_LAST_USER: &'static [u8; 12] => &'static [u8; 12];
-    /// Submissions without an id (R10): hash of (account, campaign, fields) to (arrival of the first copy, lead's row).
-    first_copies FIELDS_TO_FIRST_COPY: &'static [u8; 16] => (i64, u64);
+        /// Documents of every collection. Record: `Stored` (links to other rows, BSON without ids and references).
+        documents ROW_TO_DOCUMENT: RowTuple => &'static [u8];
+        /// Derived keys that are taken for ever: leads, and messages of repeated person ids. Value: the row.
+        keys KEY_TO_ROW: &'static [u8; 12] => u64;
 
-    /// The change log: ticket to (collection, row, kind, BSON before the change). Read in order by the push.
-    changes TICKET_TO_CHANGE: u64 => (u8, u64, u8, &'static [u8]);
-    /// Documents taken out of the change log: refused by MongoDB, or waiting for one that was. Record: `Held`.
-    held ROW_TO_HELD: RowTuple => &'static [u8];
+        /// The change log: ticket to (collection, row, kind, BSON before the change). Read in order by the push.
+        changes TICKET_TO_CHANGE: u64 => (u8, u64, u8, &'static [u8]);
+        /// Documents taken out of the change log: refused by MongoDB, or waiting for one that was. Record: `Held`.
+        held ROW_TO_HELD: RowTuple => &'static [u8];
 
-    /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
-    reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];
+        /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
+        reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];
+    }
+    // What a decision has to see is read in the transaction that writes it, and nowhere else.
+    writer {
+        /// A contact's row by hash of (account, type, e-mail) or (account, type, phone). The oldest keeps a key.
+        contact_keys CONTACT_KEY_TO_ROW: &'static [u8; 16] => u64;
+        /// The (conversation, room, system message) rows of a contact, or of a lead without one (R21).
+        conversations OWNER_TO_CONVERSATION: u64 => (u64, u64, u64);
+        /// The user of a campaign's latest lead (R22).
+        last_users CAMPAIGN_TO_LAST_USER: &'static [u8; 12] => &'static [u8; 12];
+        /// Submissions without an id (R10): hash of (account, campaign, fields) to (arrival of the first copy,
+        /// lead's row).
+        first_copies FIELDS_TO_FIRST_COPY: &'static [u8; 16] => (i64, u64);
+    }
 }
