@@ -347,3 +347,23 @@ fn the_interfaces_example_is_a_valid_file() {
     assert_eq!(config.node.id.as_deref(), Some("edge-1"));
     assert!(config.events.secret.is_none());
 }
+
+/// A table that lags behind the keys is worse than none.
+#[test]
+fn the_readme_s_table_has_every_key_with_its_default_and_no_other() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, table) = readme.split_once("\n## Configuration\n").unwrap();
+    let told: Vec<_> = table
+        .lines()
+        .skip_while(|line| !line.starts_with("|---"))
+        .skip(1)
+        .map_while(|line| line.strip_prefix("| "))
+        .map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" = "))
+        .collect();
+    let shown = |key: Key| match key.default {
+        "" => format!("`{}` = empty", key.name),
+        default => format!("`{}` = `{default}`", key.name),
+    };
+    let keys: Vec<_> = Config::reference().into_iter().map(shown).collect();
+    assert_eq!(told, keys);
+}
