@@ -264,11 +264,21 @@ impl Run {
                 Ok(()) => break,
                 Err(error) => tracing::error!(%error, "the store cannot be reopened yet"),
             }
-            std::thread::sleep(backoff);
+            self.rest(backoff);
             backoff = (backoff * 2).min(REOPEN_BACKOFF.1);
         }
         tracing::info!("the store is open again");
         self.shared.lock().failed = false;
+    }
+
+    /// Waits, but not on when the store is closed meanwhile.
+    fn rest(&self, backoff: Duration) {
+        let queue = self.shared.lock();
+        let rested = self
+            .shared
+            .wake
+            .wait_timeout_while(queue, backoff, |queue| !queue.closed);
+        drop(rested);
     }
 
     /// The commit that failed may have reached the disk all the same: where things stand is read anew.
