@@ -35,6 +35,10 @@ impl SystemClock {
 }
 
 impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that others take"
+    )]
     fn now_ms(&self) -> i64 {
         let now_ms = since_epoch_ms(SystemTime::now());
         self.latest_ms

@@ -6,6 +6,9 @@ use crate::model::Webhook;
 
 const TABLE: &str = "inbox";
 
+/// A webhook with its sequence number, or the error that reading it was.
+pub type Numbered = (u64, Result<Webhook, StoreError>);
+
 impl Snapshot {
     /// One webhook; `None` where it was purged or never was.
     ///
@@ -22,11 +25,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn webhooks_after(
-        &self,
-        seq: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, Result<Webhook, StoreError>)>, StoreError> {
+    pub fn webhooks_after(&self, seq: u64, limit: usize) -> Result<Vec<Numbered>, StoreError> {
         let mut webhooks = Vec::new();
         for entry in self.inbox.range(seq + 1..)?.take(limit) {
             let (seq, record) = entry?;

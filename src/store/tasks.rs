@@ -76,6 +76,9 @@ pub struct Waiting {
     pub parked: u64,
 }
 
+/// The tasks of a webhook that have not ended, and how the others have.
+pub type Fate = (Vec<(TaskKey, Task)>, Vec<(TaskKey, Ended)>);
+
 const TASKS: &str = "tasks";
 const OUTCOMES: &str = "outcomes";
 
@@ -336,10 +339,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// When the store cannot be read or a record is damaged.
-    pub fn fate(
-        &self,
-        seq: u64,
-    ) -> Result<(Vec<(TaskKey, Task)>, Vec<(TaskKey, Ended)>), StoreError> {
+    pub fn fate(&self, seq: u64) -> Result<Fate, StoreError> {
         let range = || (seq, 0, &[0; 12])..=(seq, u32::MAX, &[0xff; 12]);
         let mut tasks = Vec::new();
         for entry in self.tasks.range(range())? {

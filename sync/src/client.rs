@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bson::{Document, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use crate::bootstrap::{Bootstrap, IndexSpec};
 use crate::breaker::Breaker;
 use crate::error::{Error, Secrets};
-use crate::health::{Health, Record};
+use crate::health::{Health, Record, machine_time};
 use crate::write::{self, Statement};
 
 /// Given-up operations that still hold a connection before a new client is built: half the pool.
@@ -419,7 +419,7 @@ impl Upstream {
 
     /// How far the other clock is ahead, by the server's answer to `hello`.
     pub(crate) fn note_skew(&self, hello: &Document) {
-        let here = SystemTime::now()
+        let here = machine_time()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis());
         if let (Ok(there), Ok(here)) = (hello.get_datetime("localTime"), i64::try_from(here)) {

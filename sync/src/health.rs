@@ -51,6 +51,15 @@ pub struct Health {
     pub abandoned: usize,
 }
 
+/// What this machine's clock says: for people to read, and to compare with the server's.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing is decided by it, so no test has to move it"
+)]
+pub(crate) fn machine_time() -> SystemTime {
+    SystemTime::now()
+}
+
 /// The record behind [`Health`].
 #[derive(Debug, Default)]
 pub(crate) struct Record(Mutex<Health>);
@@ -63,14 +72,14 @@ impl Record {
     pub(crate) fn answered(&self) {
         let mut health = self.lock();
         health.state = State::Connected;
-        health.last_success = Some(SystemTime::now());
+        health.last_success = Some(machine_time());
     }
 
     pub(crate) fn unreachable(&self, error: &crate::Error) {
         let mut health = self.lock();
         if health.state == State::Connected {
             health.state = State::Unreachable {
-                since: SystemTime::now(),
+                since: machine_time(),
             };
         }
         health.last_error = Some(error.to_string());
