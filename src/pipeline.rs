@@ -1,8 +1,8 @@
 //! The lead pipeline: from stored webhooks to leads, contacts, conversations, deals and outcomes.
 //!
 //! Must not know: HTTP, MongoDB. What a webhook means is worked out beforehand ([`prepare`]), outside any transaction;
-//! what becomes of it is decided purely ([`plan`]) over what the transaction reads, and written by one place
-//! ([`apply`]) together with the outcome (R25).
+//! what becomes of it is decided purely (`plan`) over what the transaction reads, and written by one place
+//! (`apply`) together with the outcome (R25).
 
 mod apply;
 mod assignee;

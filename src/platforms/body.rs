@@ -4,7 +4,7 @@
 //! forms as JSON. Numbers keep their exact text, the last of duplicate keys wins, invalid UTF-8 is replaced.
 //!
 //! Must not know: any platform, and what the fields mean. Its size is bounded by the intake's body limit, the nesting of
-//! JSON by serde_json's recursion limit (128), that of forms by [`NESTING_MAX`].
+//! JSON by serde_json's recursion limit (128), that of forms by `NESTING_MAX`.
 
 use std::convert::Infallible;
 use std::future::ready;
