@@ -160,3 +160,6 @@ fn due_webhook(snapshot: &Snapshot, key: TaskKey) -> Result<Result<Webhook, Prep
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;
