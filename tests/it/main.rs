@@ -10,6 +10,7 @@
 )]
 
 mod harness;
+mod platforms;
 mod spine;
 mod support;
 mod tidy;
