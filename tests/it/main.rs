@@ -9,6 +9,7 @@
     reason = "a test that fails says so loudly"
 )]
 
+mod campaigns;
 mod harness;
 mod platforms;
 mod spine;
