@@ -10,6 +10,7 @@
 )]
 
 mod campaigns;
+mod facebook;
 mod harness;
 mod platforms;
 mod spine;
