@@ -16,3 +16,4 @@ mod platforms;
 mod spine;
 mod support;
 mod tidy;
+mod wrong_inputs;
