@@ -10,6 +10,7 @@
 )]
 
 mod campaigns;
+mod cli;
 mod facebook;
 mod harness;
 mod platforms;
