@@ -9,7 +9,12 @@
     reason = "a test that fails says so loudly"
 )]
 
+mod campaigns;
+mod cli;
+mod facebook;
 mod harness;
+mod platforms;
 mod spine;
 mod support;
 mod tidy;
+mod wrong_inputs;

@@ -14,6 +14,7 @@ pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod mongod;
 pub(crate) mod node;
+pub(crate) mod outcomes;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod reference;

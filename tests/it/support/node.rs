@@ -278,6 +278,12 @@ impl Node {
         process::tail(&self.log())
     }
 
+    /// Whether anything panicked in it, over all starts.
+    pub(crate) fn has_panicked(&self) -> bool {
+        let log = std::fs::read(self.log()).expect("a node that ran has a log");
+        String::from_utf8_lossy(&log).contains("panicked")
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.path().join("inlet.log")
     }

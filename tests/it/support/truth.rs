@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use bson::oid::ObjectId;
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
 use mongodb::Database;
 
@@ -149,14 +149,16 @@ impl World {
     pub(crate) async fn upstream(database: &Database) -> Self {
         let mut world = Self::default();
         for (collection, _) in WRITTEN {
+            // Raw, because serde would take a lead's own `$oid` for Extended JSON.
             let cursor = database
-                .collection::<Document>(collection)
+                .collection::<RawDocumentBuf>(collection)
                 .find(doc! {})
                 .await;
-            let documents = cursor.expect("upstream can be read").try_collect().await;
-            world
-                .0
-                .insert(collection, documents.expect("upstream can be read"));
+            let found: Result<Vec<_>, _> =
+                cursor.expect("upstream can be read").try_collect().await;
+            let documents = found.expect("upstream can be read").into_iter();
+            let documents = documents.map(|raw| Document::try_from(raw).expect("valid BSON"));
+            world.0.insert(collection, documents.collect());
         }
         world
     }
