@@ -180,6 +180,11 @@ impl Gauntlet {
                 "ignored: invalid_id",
             ),
             (
+                account.to_hex(),
+                "%FF%FE".to_owned(),
+                "ignored: invalid_id",
+            ),
+            (
                 format!("{}0", account.to_hex()),
                 campaign.to_hex(),
                 "ignored: invalid_id",
