@@ -364,8 +364,8 @@ impl Tables<'_> {
     ) -> Result<(), StoreError> {
         match verdict {
             Verdict::Done => {
-                self.owe_contact(pending.row, now_ms)?;
-                self.pushed(pending)
+                self.pushed(pending)?;
+                self.owe_contact(pending.row, now_ms)
             }
             Verdict::AlreadyThere => self.merge_from_now_on(pending.row),
             Verdict::Refused { code, message } => {
