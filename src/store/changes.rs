@@ -230,7 +230,8 @@ impl Snapshot {
         Ok(pending)
     }
 
-    /// Whether a pending document is new, and else its BSON before the first of its pending changes.
+    /// Whether a pending document is new, and else its BSON before the first of its pending changes. What was refused
+    /// when it was new still is, whatever has changed since.
     pub(crate) fn before(&self, pending: &Pending) -> Result<Option<Vec<u8>>, StoreError> {
         let mut earliest = None;
         for ticket in &pending.tickets {
@@ -242,6 +243,9 @@ impl Snapshot {
                 return Ok(None);
             }
             earliest.get_or_insert_with(|| before.to_vec());
+        }
+        if self.held(pending.row)?.is_some_and(|held| held.first) {
+            return Ok(None);
         }
         Ok(Some(earliest.unwrap_or_default()))
     }
