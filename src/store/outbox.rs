@@ -102,7 +102,10 @@ impl Outbox for StoreOutbox {
             .map_err(port)
     }
 
-    fn conclude(&self, verdicts: Vec<(Pending, Verdict)>) -> Result<(), PortError> {
+    fn conclude(&self, mut verdicts: Vec<(Pending, Verdict)>) -> Result<(), PortError> {
+        // Contacts last: a lead that went without its refused contact is put behind it before the contact, should it
+        // have passed this time, lets go what waits for it.
+        verdicts.sort_by_key(|(pending, _)| Collection::of(pending.row) == Collection::Contacts);
         let now_ms = self.clock.now_ms();
         let work = move |tables: &mut Tables<'_>| {
             verdicts
