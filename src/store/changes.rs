@@ -197,6 +197,18 @@ impl Held {
         }
     }
 
+    /// New, in the log, and in the way of what refers to it until it is upstream.
+    pub(crate) fn being_tried(now_ms: i64) -> Self {
+        Self {
+            first: true,
+            attempts: 0,
+            next_at_ms: None,
+            since_ms: now_ms,
+            refusal: None,
+            blocked_by: None,
+        }
+    }
+
     fn change(&self) -> Change<'static> {
         if self.first {
             Change::First

@@ -7,15 +7,16 @@ use bson::{Bson, Document, RawBson, RawDocumentBuf, bson, doc, rawdoc};
 use inlet_sync::ports::{
     Claim, Known, Lookup, Outbox, Pending, PortError, Rendered, Row, Settlement, Unsettled, Verdict,
 };
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::ReadableTableMetadata;
 
-use super::changes::{Change, Held, Refusal};
+use super::changes::{Held, Refusal};
 use super::documents::{Adopted, Collection, ContactKeys, Stored};
 use super::{Snapshot, Store, StoreError, Tables};
 use crate::model::identity::derived_hash;
 use crate::model::{Ended, Outcome};
 
 mod contact_update;
+mod renewal;
 
 /// Pushes what a store's change log holds.
 pub struct StoreOutbox {
@@ -289,7 +290,7 @@ impl Tables<'_> {
             Settlement::Adopted { id, document } => {
                 self.adopt(row, *id, document.is_some(), now_ms)
             }
-            Settlement::Gone => self.renew_contact(row),
+            Settlement::Gone => self.renew_contact(row, now_ms),
             Settlement::Own | Settlement::Confirmed(_) => Ok(()),
         }
     }
@@ -335,30 +336,6 @@ impl Tables<'_> {
         )
     }
 
-    /// The contact was deleted upstream: it gets a new `_id`, and a new conversation with it (R31).
-    fn renew_contact(&mut self, row: Row) -> Result<(), StoreError> {
-        let mut contact = self.document(row)?;
-        contact.own_id = ObjectId::new().bytes();
-        contact.adopted = None;
-        self.put_document(row, &contact)?;
-        self.append_change(row, Change::First)?;
-        let rows = self.conversations.get(row.number)?.map(|rows| rows.value());
-        let Some((conversation, room, message)) = rows else {
-            return Ok(());
-        };
-        for row in [
-            Collection::Conversations.row(conversation),
-            Collection::Rooms.row(room),
-            Collection::Messages.row(message),
-        ] {
-            let mut stored = self.document(row)?;
-            stored.adopted = None;
-            self.put_document(row, &stored)?;
-            self.append_change(row, Change::First)?;
-        }
-        Ok(())
-    }
-
     fn conclude(
         &mut self,
         pending: &Pending,
@@ -367,6 +344,7 @@ impl Tables<'_> {
     ) -> Result<(), StoreError> {
         match verdict {
             Verdict::Done => {
+                self.seen(pending.row)?;
                 self.pushed(pending)?;
                 self.owe_contact(pending.row, now_ms)
             }
@@ -427,6 +405,8 @@ impl Render {
 
     fn contact(&self, pending: &Pending, stored: &Stored) -> Result<Rendered, StoreError> {
         let before = match (self.snapshot.before(pending)?, stored.adopted) {
+            // Whatever was pushed went to another document.
+            (_, Some(adopted)) if !adopted.seen => Vec::new(),
             (Some(before), _) => before,
             (None, Some(_)) => Vec::new(),
             (None, None) => {
