@@ -52,7 +52,7 @@ pub struct Refusal {
 
 /// How long after each refusal a document is tried again; after the last it stays set aside (R36).
 const RETRY_AFTER_MS: [i64; 5] = [1_000, 10_000, 60_000, 600_000, 3_600_000];
-/// Held documents looked at in one release.
+/// Held documents released in one go.
 const RELEASE_MAX: usize = 1_000;
 const TABLE: &str = "held";
 
@@ -145,13 +145,17 @@ impl Tables<'_> {
     }
 
     fn release_blocked_by(&mut self, parent: Row) -> Result<(), StoreError> {
-        let freed = self.held_where(|held| held.blocked_by == Some(key(parent)))?;
-        for (row, held) in freed {
-            self.held.remove(key(row))?;
-            self.append_change(row, held.change())?;
-            self.release_blocked_by(row)?;
+        loop {
+            let freed = self.held_where(|held| held.blocked_by == Some(key(parent)))?;
+            if freed.is_empty() {
+                return Ok(());
+            }
+            for (row, held) in freed {
+                self.held.remove(key(row))?;
+                self.append_change(row, held.change())?;
+                self.release_blocked_by(row)?;
+            }
         }
-        Ok(())
     }
 
     fn held_where(&self, wanted: impl Fn(&Held) -> bool) -> Result<Vec<(Row, Held)>, StoreError> {
