@@ -10,6 +10,11 @@
 )]
 
 mod harness;
+mod outage;
+mod people;
+mod poison;
 mod spine;
+mod stale;
+mod stand_alone;
 mod support;
 mod tidy;
