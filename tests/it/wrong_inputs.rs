@@ -179,11 +179,7 @@ impl Gauntlet {
                 "%00%20%F0%9F%98%80".to_owned(),
                 "ignored: invalid_id",
             ),
-            (
-                account.to_hex(),
-                "%FF%FE".to_owned(),
-                "ignored: invalid_id",
-            ),
+            (account.to_hex(), "%FF%FE".to_owned(), "ignored: invalid_id"),
             (
                 format!("{}0", account.to_hex()),
                 campaign.to_hex(),

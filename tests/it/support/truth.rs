@@ -22,8 +22,23 @@ const ROOMS: &str = "support.rooms";
 const MESSAGES: &str = "support.messages";
 const LOGS: &str = "logs";
 
-/// The collections a node writes, with the fields that each of their documents has (documents.md).
+/// The collections a node writes, with the fields that each of their documents has (documents.md); what is referred to
+/// comes before what refers.
 const WRITTEN: [(&str, &[&str]); 7] = [
+    (
+        CONTACTS,
+        &[
+            "account_id",
+            "owner",
+            "type",
+            "name",
+            "source",
+            "is_deleted",
+            "created_at",
+            "updated_at",
+            "node",
+        ],
+    ),
     (
         LEADS,
         &[
@@ -35,20 +50,6 @@ const WRITTEN: [(&str, &[&str]); 7] = [
             "integration",
             "errors",
             "freshness",
-            "is_deleted",
-            "created_at",
-            "updated_at",
-            "node",
-        ],
-    ),
-    (
-        CONTACTS,
-        &[
-            "account_id",
-            "owner",
-            "type",
-            "name",
-            "source",
             "is_deleted",
             "created_at",
             "updated_at",
@@ -145,10 +146,11 @@ pub(crate) type LeadKey = (ObjectId, ObjectId, String);
 pub(crate) struct World(BTreeMap<&'static str, Vec<Document>>);
 
 impl World {
-    /// As MongoDB has them.
+    /// As MongoDB has them. What refers is read before what it refers to, so that a reading in the middle of a drain
+    /// sees no reference dangle that does not.
     pub(crate) async fn upstream(database: &Database) -> Self {
         let mut world = Self::default();
-        for (collection, _) in WRITTEN {
+        for (collection, _) in WRITTEN.into_iter().rev() {
             // Raw, because serde would take a lead's own `$oid` for Extended JSON.
             let cursor = database
                 .collection::<RawDocumentBuf>(collection)
@@ -187,6 +189,15 @@ impl World {
     /// A collection's documents.
     pub(crate) fn documents(&self, collection: &str) -> &[Document] {
         self.0.get(collection).map_or(&[], Vec::as_slice)
+    }
+
+    /// Fails the test unless the other world has the same documents, by their `_id`s.
+    pub(crate) fn assert_same_documents(&self, other: &Self) {
+        for (collection, _) in WRITTEN {
+            let (here, there) = (self.ids(collection), other.ids(collection));
+            let differing: Vec<_> = here.symmetric_difference(&there).collect();
+            assert!(differing.is_empty(), "{collection}: {differing:?}");
+        }
     }
 
     /// The leads there are.
