@@ -23,6 +23,10 @@
 //! on them in between, and planning starts again from what is there now. *A row whose strongest key is taken*
 //! follows it, whatever its weaker keys say, as a lookup would have.
 //!
+//! *A document that is upstream and gains a key* claims it before the key is filled in, and takes it from a tentative
+//! claim on a document that is not there: by rule 4 that claim's owner has not decided, and will find it moved. If the
+//! key is another's, the row moves to that one.
+//!
 //! Two rows that share only a weaker key, and both have strong keys of their own already firm, stay two documents:
 //! the same as if one had been pushed an hour before the other and matched by its e-mail.
 //!
@@ -55,6 +59,8 @@ pub(crate) struct Claimant {
     pub(crate) own: ObjectId,
     /// The `_id` it had upstream, which is gone: nothing may be claimed before the host gives it a new one.
     pub(crate) gone: Option<ObjectId>,
+    /// Whether a document of its `_id` is upstream, and only these keys are new to it.
+    pub(crate) exists: bool,
     pub(crate) claims: Vec<Claim>,
     /// What must hold of a holder's document.
     pub(crate) alive: Document,
@@ -181,6 +187,7 @@ fn standing<'a>(claimant: &Claimant, claim: &Claim, view: &'a View) -> Standing<
     match view.fates.get(&holder.id) {
         Some(Fate::Alive(document)) => Standing::Theirs(holder, Some(document)),
         Some(Fate::Dead) => Standing::Stale(holder),
+        Some(Fate::Absent) if claimant.exists && !holder.firm => Standing::Stale(holder),
         Some(Fate::Absent) | None => Standing::Theirs(holder, None),
     }
 }
@@ -394,10 +401,10 @@ impl View {
     ) -> Result<(), Error> {
         let collection = collections[usize::from(group.collection)];
         for page in group.values.chunks(COMMAND_DOCUMENTS_MAX) {
-            // A document that appears between the two reads counts as dead only if it is: the second one decides
-            // between dead and absent, and an absent one is followed, never taken over.
-            let alive = read_by_id(upstream, collection, &group.filter, page).await?;
+            // In this order: a document that appears between the two reads is alive. The other way round it would
+            // count as dead, and its claim would be taken from it.
             let there = read_by_id(upstream, collection, &doc! {}, page).await?;
+            let alive = read_by_id(upstream, collection, &group.filter, page).await?;
             for id in page {
                 let fate = match alive.get(id) {
                     Some(document) => Fate::Alive(document.clone()),
@@ -563,6 +570,7 @@ mod tests {
             },
             own: ObjectId::new(),
             gone: None,
+            exists: false,
             claims: keys.iter().map(claim).collect(),
             alive: doc! {},
         }
@@ -644,6 +652,21 @@ mod tests {
             panic!()
         };
         assert!(moves[0].key == EMAIL && moves[0].to.id == person);
+    }
+
+    #[test]
+    fn a_document_that_gains_a_key_takes_it_from_who_has_not_decided_and_yields_to_who_has() {
+        let mut me = claimant(&[EMAIL]);
+        me.exists = true;
+        let other = ObjectId::new();
+        let Next::Write(moves) = plan(&me, &held(EMAIL, other, false, Fate::Absent)) else {
+            panic!()
+        };
+        assert!(moves[0].from.is_some() && moves[0].to.id == me.own && moves[0].to.firm);
+        let next = plan(&me, &held(EMAIL, other, true, Fate::Absent));
+        assert!(
+            matches!(next, Next::Decide(Settlement::Adopted { id, document: None }) if id == other)
+        );
     }
 
     #[test]
