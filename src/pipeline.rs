@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::model::{TaskKey, Webhook};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError, cursor};
 use crate::worker::{Step, StepError, Worker};
 use freshness::Freshness;
 use prepare::{Desk, Prepared};
@@ -89,6 +89,7 @@ impl Worker for Pipeline {
 /// Tasks prepared for one transaction.
 struct Batch {
     tasks: Vec<(TaskKey, Prepared)>,
+    after: u64,
     cursor: Option<u64>,
 }
 
@@ -106,7 +107,11 @@ impl Batch {
         for (seq, webhook) in fresh {
             tasks.push((TaskKey::webhook(seq), first_look(&desk, seq, webhook)));
         }
-        Ok(Self { tasks, cursor })
+        Ok(Self {
+            tasks,
+            after,
+            cursor,
+        })
     }
 
     fn is_empty(&self) -> bool {
@@ -118,6 +123,10 @@ impl Batch {
         tables: &mut crate::store::Tables<'_>,
         settling: &Settling,
     ) -> Result<(), StoreError> {
+        // A commit that failed by its answer, and yet is on disk, has settled these already.
+        if cursor(&tables.meta)? != self.after {
+            return Ok(());
+        }
         for (key, prepared) in self.tasks {
             settling.settle(tables, key, prepared)?;
         }

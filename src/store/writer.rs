@@ -5,6 +5,7 @@
 //! both mean "not stored" to a platform, and repeating is harmless.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use tokio::sync::oneshot;
 
 use super::database::Database;
 use super::inbox::SEQ_TO_WEBHOOK;
-use super::{Levels, StoreError};
+use super::reference::ReferenceCell;
+use super::{Levels, Snapshot, StoreError};
 
 /// Webhooks in one commit at most: a group of 400 connections fits with room to spare.
 const GROUP_WEBHOOKS_MAX: usize = 1024;
@@ -67,7 +69,11 @@ pub(super) enum Refused {
 }
 
 impl Writer {
-    pub(super) fn start(database: Arc<Database>, levels: Arc<Levels>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        database: Arc<Database>,
+        levels: Arc<Levels>,
+        reference: Arc<ReferenceCell>,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -76,6 +82,7 @@ impl Writer {
             shared: Arc::clone(&shared),
             database,
             levels,
+            reference,
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -141,6 +148,7 @@ struct Run {
     shared: Arc<Shared>,
     database: Arc<Database>,
     levels: Arc<Levels>,
+    reference: Arc<ReferenceCell>,
 }
 
 struct Group {
@@ -250,15 +258,30 @@ impl Run {
                 return;
             }
             drop(queue);
-            match self.database.reopen() {
+            match self.reopen() {
                 Ok(()) => break,
                 Err(error) => tracing::error!(%error, "the store cannot be reopened yet"),
             }
-            std::thread::sleep(backoff);
+            self.rest(backoff);
             backoff = (backoff * 2).min(REOPEN_BACKOFF.1);
         }
         tracing::info!("the store is open again");
         self.shared.lock().failed = false;
+    }
+
+    /// The commit that failed may be on disk after all: what is kept in memory beside the file is read anew.
+    fn reopen(&self) -> Result<(), StoreError> {
+        self.database.reopen()?;
+        let snapshot = Snapshot::open(&self.database.begin_read()?)?;
+        self.levels.reread(&snapshot)?;
+        self.reference.reload(&snapshot)
+    }
+
+    /// Lets time pass, unless the store is closed meanwhile.
+    fn rest(&self, time: Duration) {
+        let queue = self.shared.lock();
+        let open = |queue: &mut Queue| !queue.closed;
+        drop(self.shared.wake.wait_timeout_while(queue, time, open));
     }
 }
 
@@ -282,7 +305,9 @@ fn run_work(txn: &WriteTransaction, work: &mut VecDeque<Work>) -> Result<Vec<Fin
     let begun = Instant::now();
     let mut finishes = Vec::new();
     while let Some(next) = work.pop_front() {
-        finishes.push(next(txn)?);
+        // A fault in one piece of work must not end the only thread that stores webhooks.
+        let done = catch_unwind(AssertUnwindSafe(|| next(txn)));
+        finishes.push(done.unwrap_or(Err(StoreError::Panicked))?);
         if begun.elapsed() > GROUP_WORK_TIME_MAX {
             break;
         }
