@@ -9,7 +9,9 @@
     reason = "a test that fails says so loudly"
 )]
 
+mod crash;
 mod harness;
 mod spine;
 mod support;
 mod tidy;
+mod two_nodes;

@@ -17,5 +17,6 @@ pub(crate) mod node;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod reference;
+pub(crate) mod submission;
 pub(crate) mod truth;
 pub(crate) mod wait;
