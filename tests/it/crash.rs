@@ -218,7 +218,7 @@ impl Range {
         while !self.over.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let submission = Submission::numbered(number);
-            let is_stray = number % STRAY == 0 && submission.platform != "facebook";
+            let is_stray = number.is_multiple_of(STRAY) && submission.platform != "facebook";
             submission.put_on(&self.graph);
             let campaign = if is_stray {
                 ObjectId::new()
@@ -228,7 +228,11 @@ impl Range {
             let ask = submission.ask_for(&self.reference, campaign);
             self.ledger().sending(&submission.mark, is_stray);
             // Platforms send again what was not answered; some of them.
-            let tries = if number % 2 == 0 { usize::MAX } else { 1 };
+            let tries = if number.is_multiple_of(2) {
+                usize::MAX
+            } else {
+                1
+            };
             for _ in 0..tries {
                 if self.try_once(&mut connection, &ask).await {
                     self.ledger().promised(&submission.mark, is_stray);
