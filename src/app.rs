@@ -184,11 +184,11 @@ impl App {
             ));
             return;
         };
-        let outbox = StoreOutbox {
-            store: Arc::clone(&shared.store),
-            dedupe_window_ms: self.dedupe_window_ms,
-            clock: Arc::clone(&shared.clock),
-        };
+        let outbox = StoreOutbox::new(
+            Arc::clone(&shared.store),
+            self.dedupe_window_ms,
+            Arc::clone(&shared.clock),
+        );
         let pointed = Pointed {
             upstream: Arc::clone(upstream),
         };

@@ -13,6 +13,8 @@ pub mod outbox;
 pub mod reference;
 pub mod tables;
 pub mod tasks;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -35,7 +37,7 @@ pub struct Store {
     writer: Writer,
     database: Arc<Database>,
     levels: Arc<Levels>,
-    reference: ReferenceCell,
+    reference: Arc<ReferenceCell>,
     signals: Signals,
     identity: Identity,
     path: Option<PathBuf>,
@@ -83,6 +85,9 @@ pub enum StoreError {
     /// Closed, or failed and not open again yet.
     #[error("the store is not available")]
     Unavailable,
+    /// A piece of work met a fault of the program.
+    #[error("a piece of work panicked")]
+    Panicked,
     /// Written by a newer version of Inlet.
     #[error(
         "the store has schema version {found}, this binary knows {known}: install a newer version"
@@ -139,10 +144,14 @@ impl Store {
         let identity = prepare(&database, node)?;
         let snapshot = Snapshot::open(&database.begin_read()?)?;
         let levels = Arc::new(Levels::read(&snapshot)?);
-        let reference = ReferenceCell::load(&snapshot)?;
+        let reference = Arc::new(ReferenceCell::load(&snapshot)?);
         drop(snapshot);
-        let writer = Writer::start(Arc::clone(&database), Arc::clone(&levels))
-            .map_err(|error| StoreError::from(redb::StorageError::Io(error)))?;
+        let writer = Writer::start(
+            Arc::clone(&database),
+            Arc::clone(&levels),
+            Arc::clone(&reference),
+        )
+        .map_err(|error| StoreError::from(redb::StorageError::Io(error)))?;
         Ok(Self {
             writer,
             database,

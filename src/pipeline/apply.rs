@@ -28,7 +28,7 @@ pub(super) fn lead(
     match plan(draft, &identity, &facts, &settling.identity.node) {
         Plan::Repeat { of, news } => {
             if let (Some(news), Some(lead_row)) = (news, repeated) {
-                write_news(tables, news, &facts, lead_row)?;
+                write_news(tables, draft, news, &facts, lead_row)?;
             }
             Ok(Outcome::Duplicate { of })
         }
@@ -306,13 +306,15 @@ fn conversation_of(tables: &Tables<'_>, owner: u64) -> Result<(u64, u64), StoreE
 
 fn write_news(
     tables: &mut Tables<'_>,
+    draft: &Draft,
     news: News,
     facts: &Facts,
     lead: u64,
 ) -> Result<(), StoreError> {
     let contact = facts.contact.as_ref().map(|known| known.row);
     if let (contact::Plan::Merge { body, keys }, Some(row)) = (news.contact, contact) {
-        merge_contact(tables, row, &body, keys)?;
+        merge_contact(tables, row, &body, keys.clone())?;
+        index_contact(tables, draft, &keys, row)?;
     }
     match news.message {
         Some(message) => write_repeat_message(tables, message, contact, lead),

@@ -4,6 +4,7 @@
 //! milliseconds after a crash, and an fsync that fails once cannot corrupt it.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -77,6 +78,7 @@ pub(super) fn file(path: PathBuf) -> Opener {
             .filter(|folder| !folder.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(redb::StorageError::Io)?;
+        forget_unfinished(&path).map_err(redb::StorageError::Io)?;
         let existed = path.exists();
         let database = builder.create(&path)?;
         if !existed {
@@ -87,6 +89,26 @@ pub(super) fn file(path: PathBuf) -> Opener {
         }
         Ok(database)
     })
+}
+
+/// Empties a file whose making was cut short: redb writes its first bytes last, so that a file that does not have them
+/// never held anything, but refuses such a file ever after.
+fn forget_unfinished(path: &Path) -> std::io::Result<()> {
+    let mut file = match File::options().read(true).write(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    // Somebody else may be making it just now.
+    if file.try_lock().is_err() {
+        return Ok(());
+    }
+    let mut head = [0; 4];
+    let is_unfinished = file.read_exact(&mut head).is_err() || head == [0; 4];
+    if is_unfinished {
+        file.set_len(0)
+    } else {
+        Ok(())
+    }
 }
 
 /// The store holds tokens and personal data in clear.

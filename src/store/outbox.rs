@@ -1,22 +1,24 @@
 //! The change log as the push engine sees it: which documents, in which order, under which `_id`, written how.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bson::oid::ObjectId;
-use bson::{Bson, Document, RawBson, RawDocumentBuf, bson, doc, rawdoc};
+use bson::{Document, RawBson, RawDocumentBuf, bson, rawdoc};
 use inlet_sync::ports::{
-    Claim, Known, Lookup, Outbox, Pending, PortError, Rendered, Row, Settlement, Unsettled, Verdict,
+    Outbox, Pending, PortError, Rendered, Row, Settlement, Unsettled, Verdict,
 };
 use redb::ReadableTableMetadata;
 
 use super::changes::{Held, Refusal};
-use super::documents::{Adopted, Collection, ContactKeys, Stored};
+use super::documents::{Adopted, Collection, Stored};
 use super::{Snapshot, Store, StoreError, Tables};
-use crate::model::identity::derived_hash;
 use crate::model::{Ended, Outcome};
+use unsettled::{Settle, lacks};
 
 mod contact_update;
 mod renewal;
+mod unsettled;
 
 /// Pushes what a store's change log holds.
 pub struct StoreOutbox {
@@ -26,6 +28,31 @@ pub struct StoreOutbox {
     pub dedupe_window_ms: i64,
     /// The clock.
     pub clock: Arc<dyn crate::clock::Clock>,
+    /// Of each contact that was settled last: the keys it had no value for then.
+    lacking: Mutex<Lacking>,
+}
+
+/// Fields that contacts had not, by row.
+type Lacking = HashMap<Row, Vec<&'static str>>;
+
+impl StoreOutbox {
+    /// Pushes `store`'s change log. See the fields for the rest.
+    pub fn new(
+        store: Arc<Store>,
+        dedupe_window_ms: i64,
+        clock: Arc<dyn crate::clock::Clock>,
+    ) -> Self {
+        Self {
+            store,
+            dedupe_window_ms,
+            clock,
+            lacking: Mutex::default(),
+        }
+    }
+
+    fn lacking(&self) -> MutexGuard<'_, Lacking> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Parents first: contacts and leads are what everything else refers to.
@@ -62,6 +89,7 @@ impl Outbox for StoreOutbox {
             snapshot: self.store.read().map_err(port)?,
             window_ms: self.dedupe_window_ms,
         };
+        *self.lacking() = settle.lacking(pending).map_err(port)?;
         let found: Result<Vec<_>, _> = pending
             .iter()
             .filter_map(|one| settle.unsettled(one).transpose())
@@ -95,6 +123,7 @@ impl Outbox for StoreOutbox {
         let render = Render {
             snapshot,
             anything_held,
+            lacking: self.lacking().clone(),
         };
         pending
             .iter()
@@ -118,164 +147,7 @@ fn port(error: StoreError) -> PortError {
 }
 
 fn changes_anything(settlement: &Settlement) -> bool {
-    matches!(settlement, Settlement::Adopted { .. } | Settlement::Gone)
-}
-
-struct Settle {
-    snapshot: Snapshot,
-    window_ms: i64,
-}
-
-impl Settle {
-    fn unsettled(&self, pending: &Pending) -> Result<Option<Unsettled>, StoreError> {
-        let row = pending.row;
-        let stored = self.snapshot.document(row)?;
-        if stored.withdrawn {
-            return Ok(None);
-        }
-        match Collection::of(row) {
-            Collection::Contacts => self.contact(pending, &stored).map(Some),
-            Collection::Leads if self.snapshot.before(pending)?.is_none() => {
-                self.lead(row, &stored).map(Some)
-            }
-            Collection::Conversations | Collection::Rooms => self.of_adopted(row, &stored),
-            _ => Ok(None),
-        }
-    }
-
-    /// Found by e-mail, else by phone, else claimed (R20, R31).
-    fn contact(&self, pending: &Pending, stored: &Stored) -> Result<Unsettled, StoreError> {
-        let body = stored.body()?;
-        let account = body.get_object_id("account_id").map_err(|_| DAMAGED)?;
-        let kind = body.get_str("type").map_err(|_| DAMAGED)?;
-        let alive = doc! { "is_deleted": { "$ne": true } };
-        let filter = doc! { "account_id": account, "type": kind, "is_deleted": { "$ne": true } };
-        let at_ms = body
-            .get_datetime("created_at")
-            .map_or(0, bson::DateTime::timestamp_millis);
-        let keys = stored.contact.clone().unwrap_or_default();
-        let lookup = |field, value: &String| Lookup {
-            filter: filter.clone(),
-            field,
-            value: Bson::String(value.clone()),
-            ignore_case: field == "email",
-        };
-        let was_pushed = stored.adopted.is_some() || self.snapshot.before(pending)?.is_some();
-        Ok(Unsettled {
-            row: pending.row,
-            own_id: stored.settled_id(),
-            known: was_pushed
-                .then(|| Known {
-                    id: stored.settled_id(),
-                    alive,
-                })
-                .filter(|_| stored.adopted.is_none_or(|adopted| adopted.seen)),
-            lookups: key_list(&keys)
-                .map(|(field, value)| lookup(field, value))
-                .collect(),
-            claims: key_list(&keys)
-                .map(|(field, value)| Claim {
-                    key: claim_key(field, account, kind, value),
-                    window_ms: None,
-                    at_ms,
-                })
-                .collect(),
-        })
-    }
-
-    /// A lead with an id may have been written by the cloud service under another `_id`; one without an id by another
-    /// node within the window (R10, R31).
-    fn lead(&self, row: Row, stored: &Stored) -> Result<Unsettled, StoreError> {
-        let body = stored.body()?;
-        let id = |name| body.get_object_id(name).map_err(|_| DAMAGED);
-        let (account, campaign) = (id("account_id")?, id("campaign_id")?);
-        let lead_id = body.get_str("lead_id").map_err(|_| DAMAGED)?;
-        let facts = stored.lead.ok_or(DAMAGED)?;
-        let lookup = Lookup {
-            filter: doc! { "account_id": account, "campaign_id": campaign },
-            field: "lead_id",
-            value: Bson::String(lead_id.to_owned()),
-            ignore_case: false,
-        };
-        let claim = facts.without_id.then(|| Claim {
-            key: hex::encode(derived_hash(
-                "claim.lead",
-                &[&account.bytes(), &campaign.bytes(), &facts.fields_hash],
-            )),
-            window_ms: Some(self.window_ms),
-            at_ms: facts.arrived_at_ms,
-        });
-        Ok(Unsettled {
-            row,
-            own_id: stored.settled_id(),
-            known: None,
-            lookups: vec![lookup],
-            claims: claim.into_iter().collect(),
-        })
-    }
-
-    /// The conversation and the room of a contact that others know may exist already (R31).
-    fn of_adopted(&self, row: Row, stored: &Stored) -> Result<Option<Unsettled>, StoreError> {
-        let links = stored.links;
-        let (parent, filter, field) = match Collection::of(row) {
-            Collection::Conversations => {
-                let account = stored
-                    .body()?
-                    .get_object_id("account_id")
-                    .map_err(|_| DAMAGED)?;
-                let parent = links.contact.map(|number| Collection::Contacts.row(number));
-                (
-                    parent,
-                    doc! { "account_id": account, "origin": "inbound" },
-                    "contact_id",
-                )
-            }
-            _ => {
-                let parent = links
-                    .conversation
-                    .map(|number| Collection::Conversations.row(number));
-                (parent, doc! { "room_type": "inbound" }, "conversation_id")
-            }
-        };
-        let Some(parent) = parent else {
-            return Ok(None);
-        };
-        let parent = self.snapshot.document(parent)?;
-        if stored.adopted.is_some() || parent.adopted.is_none() {
-            return Ok(None);
-        }
-        let value = Bson::ObjectId(parent.settled_id());
-        let own_id = self.snapshot.upstream_id(row, stored)?;
-        let lookups = vec![Lookup {
-            filter,
-            field,
-            value,
-            ignore_case: false,
-        }];
-        Ok(Some(Unsettled {
-            row,
-            own_id,
-            known: None,
-            lookups,
-            claims: Vec::new(),
-        }))
-    }
-}
-
-/// The keys of a contact in order of precedence.
-fn key_list(keys: &ContactKeys) -> impl Iterator<Item = (&'static str, &String)> {
-    let email = keys.email.as_ref().map(|value| ("email", value));
-    let phone = keys.phone.as_ref().map(|value| ("phone", value));
-    email.into_iter().chain(phone)
-}
-
-/// A hash: `inlet.claims` holds no personal data (R35).
-fn claim_key(field: &str, account: ObjectId, kind: &str, value: &str) -> String {
-    let tag = format!("claim.contact.{field}");
-    hex::encode(derived_hash(
-        &tag,
-        &[&account.bytes(), kind.as_bytes(), value.as_bytes()],
-    ))
+    !matches!(settlement, Settlement::Own | Settlement::Confirmed(_))
 }
 
 const DAMAGED: StoreError = StoreError::Corrupt { table: "documents" };
@@ -285,6 +157,10 @@ impl Tables<'_> {
         match settlement {
             Settlement::Adopted { id, document } => {
                 self.adopt(row, *id, document.is_some(), now_ms)
+            }
+            Settlement::Moved { id, document } => {
+                self.adopt(row, *id, document.is_some(), now_ms)?;
+                self.renew_conversation(row, now_ms)
             }
             Settlement::Gone => self.renew_contact(row, now_ms),
             Settlement::Own | Settlement::Confirmed(_) => Ok(()),
@@ -397,6 +273,7 @@ impl Tables<'_> {
 struct Render {
     snapshot: Snapshot,
     anything_held: bool,
+    lacking: Lacking,
 }
 
 impl Render {
@@ -407,10 +284,26 @@ impl Render {
             return Ok(Rendered::Nothing);
         }
         match Collection::of(row) {
-            Collection::Contacts => self.contact(pending, &stored),
+            Collection::Contacts => self.contact(pending, &self.as_settled(row, stored)?),
             Collection::Leads => self.lead(pending, &stored),
             _ => self.dependant(row, &stored),
         }
+    }
+
+    /// Without a key that came after the contact was settled: whose it is has not been asked. The change that brought
+    /// it is pending still.
+    fn as_settled(&self, row: Row, mut stored: Stored) -> Result<Stored, StoreError> {
+        let lacking = self.lacking.get(&row).map_or(&[][..], Vec::as_slice);
+        if lacks(&stored, lacking)?.len() == lacking.len() {
+            return Ok(stored);
+        }
+        let mut body = Document::try_from(stored.body()?).map_err(|_| DAMAGED)?;
+        for field in lacking {
+            body.remove(field);
+        }
+        let body = RawDocumentBuf::try_from(&body).map_err(|_| DAMAGED)?;
+        stored.body = body.into_bytes();
+        Ok(stored)
     }
 
     fn contact(&self, pending: &Pending, stored: &Stored) -> Result<Rendered, StoreError> {

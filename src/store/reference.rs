@@ -153,7 +153,7 @@ impl ReferenceCell {
         self.0.load_full()
     }
 
-    fn reload(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+    pub(crate) fn reload(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
         self.0.store(Arc::new(read(snapshot)?));
         Ok(())
     }

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::database::Database;
 use super::inbox::SEQ_TO_WEBHOOK;
+use super::reference::ReferenceCell;
 use super::{Levels, Snapshot, StoreError};
 
 /// Webhooks in one commit at most: a group of 400 connections fits with room to spare.
@@ -68,7 +69,11 @@ pub(super) enum Refused {
 }
 
 impl Writer {
-    pub(super) fn start(database: Arc<Database>, levels: Arc<Levels>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        database: Arc<Database>,
+        levels: Arc<Levels>,
+        reference: Arc<ReferenceCell>,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -77,6 +82,7 @@ impl Writer {
             shared: Arc::clone(&shared),
             database,
             levels,
+            reference,
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -151,6 +157,7 @@ struct Run {
     shared: Arc<Shared>,
     database: Arc<Database>,
     levels: Arc<Levels>,
+    reference: Arc<ReferenceCell>,
 }
 
 struct Group {
@@ -281,11 +288,12 @@ impl Run {
         drop(rested);
     }
 
-    /// The commit that failed may have reached the disk all the same: where things stand is read anew.
+    /// The commit that failed may be on disk after all: what is kept in memory beside the file is read anew.
     fn reopen(&self) -> Result<(), StoreError> {
         self.database.reopen()?;
         let snapshot = Snapshot::open(&self.database.begin_read()?)?;
-        self.levels.read_again(&snapshot)
+        self.levels.read_again(&snapshot)?;
+        self.reference.reload(&snapshot)
     }
 }
 
@@ -309,7 +317,9 @@ fn run_work(txn: &WriteTransaction, work: &mut VecDeque<Work>) -> Result<Vec<Fin
     let begun = Instant::now();
     let mut finishes = Vec::new();
     while let Some(next) = work.pop_front() {
-        finishes.push(next(txn)?);
+        // A fault in one piece of work must not end the only thread that stores webhooks.
+        let done = catch_unwind(AssertUnwindSafe(|| next(txn)));
+        finishes.push(done.unwrap_or(Err(StoreError::Panicked))?);
         if begun.elapsed() > GROUP_WORK_TIME_MAX {
             break;
         }

@@ -23,7 +23,9 @@
 //! on them in between, and planning starts again from what is there now. *A row whose strongest key is taken*
 //! follows it, whatever its weaker keys say, as a lookup would have.
 //!
-//! *A document found upstream by a weaker key* stands among the keys at that key's rank, like a firm claim.
+//! *A document that is upstream and gains a key* claims it before the key is filled in, and takes it from a tentative
+//! claim on a document that is not there: by rule 4 that claim's owner has not decided, and will find it moved. If the
+//! key is another's, the row moves to that one.
 //!
 //! Two rows that share only a weaker key, and both have strong keys of their own already firm, stay two documents:
 //! the same as if one had been pushed an hour before the other and matched by its e-mail.
@@ -50,17 +52,16 @@ const CLAIMS_COLLECTION: &str = "inlet.claims";
 /// Rounds of planning before a contended batch is left to the next pass. Three are usual.
 const ROUNDS_MAX: usize = 16;
 
-/// A row that no lookup by its strongest key found.
+/// A row that no lookup found.
 #[derive(Debug)]
 pub(crate) struct Claimant {
     pub(crate) row: Row,
     pub(crate) own: ObjectId,
     /// The `_id` it had upstream, which is gone: nothing may be claimed before the host gives it a new one.
     pub(crate) gone: Option<ObjectId>,
+    /// Whether a document of its `_id` is upstream, and only these keys are new to it.
+    pub(crate) exists: bool,
     pub(crate) claims: Vec<Claim>,
-    /// A document that a lookup by a weaker key found, and the lookup's rank. It must not be adopted before the
-    /// stronger keys are claimed for it: filled in there, they would be upstream twice.
-    pub(crate) found: Option<(usize, ObjectId, RawDocumentBuf)>,
     /// What must hold of a holder's document.
     pub(crate) alive: Document,
 }
@@ -114,10 +115,6 @@ enum Standing<'a> {
     Theirs(Holder, Option<&'a RawDocumentBuf>),
 }
 
-/// A key and how a row stands with it. A document found by a lookup stands among the keys like a firm claim without a
-/// key.
-type Key<'a> = (Option<&'a Claim>, Standing<'a>);
-
 /// Settles `claimants` by their claims.
 ///
 /// # Errors
@@ -162,34 +159,16 @@ pub(crate) async fn settle_by_claims(
 
 /// Decides purely what `claimant` does next; see the head of this module for why.
 fn plan(claimant: &Claimant, view: &View) -> Next {
-    let keys = keys(claimant, view);
-    match adopted(&keys) {
-        Some(via) => plan_adoption(&keys, via),
-        None if claimant.gone.is_some() => Next::Decide(Settlement::Gone),
-        None => plan_own(claimant.own, &keys),
-    }
-}
-
-fn keys<'a>(claimant: &'a Claimant, view: &'a View) -> Vec<Key<'a>> {
-    let claims = claimant.claims.iter();
-    let mut keys: Vec<Key<'_>> = claims
-        .map(|claim| (Some(claim), standing(claimant, claim, view)))
+    let standings: Vec<_> = claimant
+        .claims
+        .iter()
+        .map(|claim| standing(claimant, claim, view))
         .collect();
-    if let Some((rank, id, document)) = &claimant.found {
-        let holder = Holder {
-            id: *id,
-            at: None,
-            firm: true,
-        };
-        let is_own = *id == claimant.own;
-        let standing = if is_own {
-            Standing::Mine(holder)
-        } else {
-            Standing::Theirs(holder, Some(document))
-        };
-        keys.insert((*rank).min(keys.len()), (None, standing));
+    match adopted(&standings) {
+        Some(via) => plan_adoption(claimant, &standings, via),
+        None if claimant.gone.is_some() => Next::Decide(Settlement::Gone),
+        None => plan_own(claimant, &standings),
     }
-    keys
 }
 
 fn standing<'a>(claimant: &Claimant, claim: &Claim, view: &'a View) -> Standing<'a> {
@@ -208,6 +187,7 @@ fn standing<'a>(claimant: &Claimant, claim: &Claim, view: &'a View) -> Standing<
     match view.fates.get(&holder.id) {
         Some(Fate::Alive(document)) => Standing::Theirs(holder, Some(document)),
         Some(Fate::Dead) => Standing::Stale(holder),
+        Some(Fate::Absent) if claimant.exists && !holder.firm => Standing::Stale(holder),
         Some(Fate::Absent) | None => Standing::Theirs(holder, None),
     }
 }
@@ -225,36 +205,44 @@ fn is_out_of_window(claim: &Claim, holder: &Holder) -> bool {
 
 /// The key through which somebody else's document is the one, if any: the strongest key that is held decides, except
 /// that a tentative claim on a document that is not upstream yields to a weaker key's document that is.
-fn adopted(keys: &[Key<'_>]) -> Option<usize> {
-    let is_held =
-        |(_, standing): &Key<'_>| matches!(standing, Standing::Mine(_) | Standing::Theirs(..));
-    let via = keys.iter().position(is_held)?;
-    match keys[via].1 {
+fn adopted(standings: &[Standing<'_>]) -> Option<usize> {
+    let via = standings
+        .iter()
+        .position(|standing| matches!(standing, Standing::Mine(_) | Standing::Theirs(..)))?;
+    match standings[via] {
         Standing::Theirs(holder, None) if !holder.firm => {
-            let exists = |(_, standing): &Key<'_>| matches!(standing, Standing::Theirs(_, Some(_)));
-            Some(keys.iter().position(exists).unwrap_or(via))
+            let exists = |standing: &Standing<'_>| matches!(standing, Standing::Theirs(_, Some(_)));
+            Some(standings.iter().position(exists).unwrap_or(via))
         }
         Standing::Theirs(..) => Some(via),
         _ => None,
     }
 }
 
-fn plan_own(own: ObjectId, keys: &[Key<'_>]) -> Next {
-    let weaker: Vec<_> = keys
-        .iter()
-        .skip(1)
-        .filter_map(|key| take(key, own, false))
-        .collect();
+fn plan_own(claimant: &Claimant, standings: &[Standing<'_>]) -> Next {
+    let keys = || claimant.claims.iter().zip(standings);
+    let take = |(claim, standing): (&Claim, &Standing<'_>), firm| {
+        let to = Holder {
+            id: claimant.own,
+            at: Some(DateTime::from_millis(claim.at_ms)),
+            firm,
+        };
+        take(claim, *standing, to)
+    };
+    let weaker: Vec<_> = keys().skip(1).filter_map(|key| take(key, false)).collect();
     if !weaker.is_empty() {
         return Next::Write(weaker);
     }
-    if let Some(strongest) = keys
-        .first()
-        .and_then(|key| take(key, own, true).or_else(|| confirm(key)))
+    if let Some(strongest) = keys()
+        .next()
+        .and_then(|key| take(key, true).or_else(|| confirm(key.0, *key.1)))
     {
         return Next::Write(vec![strongest]);
     }
-    let tentative: Vec<_> = keys.iter().skip(1).filter_map(confirm).collect();
+    let tentative: Vec<_> = keys()
+        .skip(1)
+        .filter_map(|(claim, standing)| confirm(claim, *standing))
+        .collect();
     if tentative.is_empty() {
         Next::Decide(Settlement::Own)
     } else {
@@ -262,24 +250,35 @@ fn plan_own(own: ObjectId, keys: &[Key<'_>]) -> Next {
     }
 }
 
-fn plan_adoption(keys: &[Key<'_>], via: usize) -> Next {
-    let (claim, Standing::Theirs(holder, document)) = keys[via] else {
+fn plan_adoption(claimant: &Claimant, standings: &[Standing<'_>], via: usize) -> Next {
+    let Standing::Theirs(holder, document) = standings[via] else {
         return Next::Decide(Settlement::Own);
     };
-    if let (Some(claim), None, false) = (claim, document, holder.firm) {
+    if document.is_none() && !holder.firm {
         let to = Holder {
             firm: true,
             ..holder
         };
         return Next::Write(vec![Move {
-            key: claim.key.clone(),
+            key: claimant.claims[via].key.clone(),
             from: Some(holder),
             to,
         }]);
     }
-    let others = keys.iter().enumerate().filter(|(at, _)| *at != via);
-    for (at, key) in others {
-        if let Some(next) = take(key, holder.id, true).or_else(|| repoint(key, holder.id, at < via))
+    let others = claimant
+        .claims
+        .iter()
+        .zip(standings)
+        .enumerate()
+        .filter(|(at, _)| *at != via);
+    for (at, (claim, standing)) in others {
+        let to = Holder {
+            id: holder.id,
+            at: Some(DateTime::from_millis(claim.at_ms)),
+            firm: true,
+        };
+        if let Some(next) =
+            take(claim, *standing, to).or_else(|| repoint(claim, *standing, to, at < via))
         {
             return Next::Write(vec![next]);
         }
@@ -291,17 +290,11 @@ fn plan_adoption(keys: &[Key<'_>], via: usize) -> Next {
 }
 
 /// Takes a key that nobody holds rightly.
-fn take(&(claim, standing): &Key<'_>, id: ObjectId, firm: bool) -> Option<Move> {
+fn take(claim: &Claim, standing: Standing<'_>, to: Holder) -> Option<Move> {
     let from = match standing {
         Standing::Free => None,
         Standing::Stale(holder) => Some(holder),
         Standing::Mine(_) | Standing::Theirs(..) => return None,
-    };
-    let claim = claim?;
-    let to = Holder {
-        id,
-        at: Some(DateTime::from_millis(claim.at_ms)),
-        firm,
     };
     Some(Move {
         key: claim.key.clone(),
@@ -311,12 +304,12 @@ fn take(&(claim, standing): &Key<'_>, id: ObjectId, firm: bool) -> Option<Move> 
 }
 
 /// Makes this node's own tentative claim firm.
-fn confirm(&(claim, standing): &Key<'_>) -> Option<Move> {
+fn confirm(claim: &Claim, standing: Standing<'_>) -> Option<Move> {
     let Standing::Mine(holder @ Holder { firm: false, .. }) = standing else {
         return None;
     };
     Some(Move {
-        key: claim?.key.clone(),
+        key: claim.key.clone(),
         from: Some(holder),
         to: Holder {
             firm: true,
@@ -326,20 +319,16 @@ fn confirm(&(claim, standing): &Key<'_>) -> Option<Move> {
 }
 
 /// Points a tentative claim at the adopted document: this node's own, or a stronger one that was passed over.
-fn repoint(&(claim, standing): &Key<'_>, id: ObjectId, is_stronger: bool) -> Option<Move> {
+fn repoint(claim: &Claim, standing: Standing<'_>, to: Holder, is_stronger: bool) -> Option<Move> {
     let from = match standing {
         Standing::Mine(holder) if !holder.firm => holder,
         Standing::Theirs(holder, None) if !holder.firm && is_stronger => holder,
         _ => return None,
     };
     Some(Move {
-        key: claim?.key.clone(),
+        key: claim.key.clone(),
         from: Some(from),
-        to: Holder {
-            id,
-            firm: true,
-            ..from
-        },
+        to,
     })
 }
 
@@ -412,7 +401,8 @@ impl View {
     ) -> Result<(), Error> {
         let collection = collections[usize::from(group.collection)];
         for page in group.values.chunks(COMMAND_DOCUMENTS_MAX) {
-            // In this order a document that appears between the two reads is alive or absent, never dead.
+            // In this order: a document that appears between the two reads is alive. The other way round it would
+            // count as dead, and its claim would be taken from it.
             let there = read_by_id(upstream, collection, &doc! {}, page).await?;
             let alive = read_by_id(upstream, collection, &group.filter, page).await?;
             for id in page {
@@ -580,7 +570,7 @@ mod tests {
             },
             own: ObjectId::new(),
             gone: None,
-            found: None,
+            exists: false,
             claims: keys.iter().map(claim).collect(),
             alive: doc! {},
         }
@@ -662,6 +652,21 @@ mod tests {
             panic!()
         };
         assert!(moves[0].key == EMAIL && moves[0].to.id == person);
+    }
+
+    #[test]
+    fn a_document_that_gains_a_key_takes_it_from_who_has_not_decided_and_yields_to_who_has() {
+        let mut me = claimant(&[EMAIL]);
+        me.exists = true;
+        let other = ObjectId::new();
+        let Next::Write(moves) = plan(&me, &held(EMAIL, other, false, Fate::Absent)) else {
+            panic!()
+        };
+        assert!(moves[0].from.is_some() && moves[0].to.id == me.own && moves[0].to.firm);
+        let next = plan(&me, &held(EMAIL, other, true, Fate::Absent));
+        assert!(
+            matches!(next, Next::Decide(Settlement::Adopted { id, document: None }) if id == other)
+        );
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub struct Unsettled {
     pub known: Option<Known>,
     /// Where it may already be, in order of precedence; the first that finds something wins.
     pub lookups: Vec<Lookup>,
-    /// Keys to claim if no lookup found it, in order of precedence.
+    /// Keys to claim if no lookup found it, in order of precedence. Where there are several lookups, each has its
+    /// claim at the same place.
     pub claims: Vec<Claim>,
 }
 
@@ -52,6 +53,9 @@ pub struct Known {
     pub id: ObjectId,
     /// What must hold of the document besides its `_id`: `{is_deleted: {$ne: true}}`.
     pub alive: Document,
+    /// How many of its keys, the strongest, it had not yet when it was confirmed last: by now they may be another
+    /// document's.
+    pub gained: usize,
 }
 
 /// A search for an existing document: all of `filter`, and `field` equal to `value`.
@@ -90,6 +94,14 @@ pub enum Settlement {
     /// Somebody else's document is the one: found upstream, or claimed by another node that has not pushed it yet
     /// (`document` absent).
     Adopted {
+        /// Its `_id`.
+        id: ObjectId,
+        /// The document as it is upstream now.
+        document: Option<RawDocumentBuf>,
+    },
+    /// The [`Known`] document is still there, but a key it has gained is another document's, which is the one from
+    /// now on. `id` and `document` as in [`Settlement::Adopted`].
+    Moved {
         /// Its `_id`.
         id: ObjectId,
         /// The document as it is upstream now.

@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::claims::{Claimant, give_up_claims, settle_by_claims};
 use crate::client::{Query, Upstream};
 use crate::error::Error;
-use crate::ports::{Lookup, Row, Settlement, Unsettled};
+use crate::ports::{Claim, Known, Lookup, Row, Settlement, Unsettled};
 use crate::write::COMMAND_DOCUMENTS_MAX;
 
 /// Searches under way at the same time: half the pool.
@@ -52,16 +52,23 @@ pub(crate) async fn settle(
     rows: Vec<Unsettled>,
 ) -> Result<Vec<(Row, Settlement)>, Error> {
     let mut confirmed = confirm(upstream, collections, &rows).await?;
-    let (known, unknown): (Vec<_>, Vec<_>) = rows
+    let (known, mut unknown): (Vec<_>, Vec<_>) = rows
         .into_iter()
         .partition(|row| is_confirmed(row, &confirmed));
     let mut settled = Vec::with_capacity(known.len() + unknown.len());
+    let mut candidates = HashMap::new();
     for row in known {
-        if let Some(document) = row
-            .known
-            .and_then(|known| confirmed.remove(&(row.row.collection, known.id)))
-        {
+        let Some((known, document)) = row.known.as_ref().and_then(|known| {
+            let document = confirmed.remove(&(row.row.collection, known.id))?;
+            Some((known, document))
+        }) else {
+            continue;
+        };
+        if unfilled(&row, known.gained, &document).is_empty() {
             settled.push((row.row, Settlement::Confirmed(document)));
+        } else {
+            unknown.push(gaining(&row, known, &document));
+            candidates.insert(row.row, Candidate::known(known.id, document));
         }
     }
     let found = search(upstream, collections, &unknown).await?;
@@ -69,31 +76,95 @@ pub(crate) async fn settle(
     let mut claimants = Vec::new();
     for row in &unknown {
         match found.first(row) {
-            Some((rank, id, document)) if rank > 0 && !row.claims.is_empty() => {
-                claimants.push(Claimant {
-                    found: Some((rank, id, document.clone())),
-                    ..Claimant::of(row)
-                });
-            }
             Some((_, id, _)) if id == row.own_id => settled.push((row.row, Settlement::Own)),
-            Some((_, id, document)) => {
+            Some((place, id, document)) => {
                 adopters.push((row.own_id, row.claims.as_slice(), id));
-                settled.push((
-                    row.row,
-                    Settlement::Adopted {
-                        id,
-                        document: Some(document.clone()),
-                    },
-                ));
+                let claims = unfilled(row, place, document);
+                if claims.is_empty() || candidates.contains_key(&row.row) {
+                    let document = Some(document.clone());
+                    settled.push((row.row, Settlement::Adopted { id, document }));
+                } else {
+                    claimants.push(Claimant::for_another(row, id, claims));
+                    candidates.insert(row.row, Candidate::found(id, document.clone()));
+                }
             }
-            None => claimants.push(Claimant::of(row)),
+            None => claimants.push(Claimant {
+                exists: candidates.contains_key(&row.row),
+                ..Claimant::of(row)
+            }),
         }
     }
     give_up_claims(upstream, &adopters).await?;
     if !claimants.is_empty() {
         settled.extend(settle_by_claims(upstream, collections, claimants).await?);
     }
-    Ok(settled)
+    let conclude = |(row, settlement)| match candidates.remove(&row) {
+        Some(candidate) => (row, candidate.conclude(settlement)),
+        None => (row, settlement),
+    };
+    Ok(settled.into_iter().map(conclude).collect())
+}
+
+/// A document that is the row's, provided that the keys which the row is about to give it are nobody else's.
+struct Candidate {
+    id: ObjectId,
+    document: RawDocumentBuf,
+    is_known: bool,
+}
+
+impl Candidate {
+    fn known(id: ObjectId, document: RawDocumentBuf) -> Self {
+        Self {
+            id,
+            document,
+            is_known: true,
+        }
+    }
+
+    fn found(id: ObjectId, document: RawDocumentBuf) -> Self {
+        Self {
+            id,
+            document,
+            is_known: false,
+        }
+    }
+
+    /// `settlement` is that of its new keys.
+    fn conclude(self, settlement: Settlement) -> Settlement {
+        match (settlement, self.is_known) {
+            (Settlement::Own, true) => Settlement::Confirmed(self.document),
+            (Settlement::Own, false) => Settlement::Adopted {
+                id: self.id,
+                document: Some(self.document),
+            },
+            (Settlement::Adopted { id, document }, true) => Settlement::Moved { id, document },
+            (other, _) => other,
+        }
+    }
+}
+
+/// The claims of the first `keys` keys that `document` has no value for: the row is about to fill them in.
+fn unfilled(row: &Unsettled, keys: usize, document: &RawDocument) -> Vec<Claim> {
+    let stronger = row.lookups.iter().zip(&row.claims).take(keys);
+    let is_empty = |lookup: &Lookup| {
+        let values = RawValue::all_at(document, lookup.field, lookup.ignore_case);
+        values.iter().all(|value| value == RawValue::EMPTY)
+    };
+    stronger
+        .filter(|(lookup, _)| is_empty(lookup))
+        .map(|(_, claim)| claim.clone())
+        .collect()
+}
+
+/// A confirmed row with nothing but the keys it has gained.
+fn gaining(row: &Unsettled, known: &Known, document: &RawDocument) -> Unsettled {
+    Unsettled {
+        row: row.row,
+        own_id: known.id,
+        known: None,
+        lookups: row.lookups.iter().take(known.gained).cloned().collect(),
+        claims: unfilled(row, known.gained, document),
+    }
 }
 
 impl Claimant {
@@ -104,9 +175,20 @@ impl Claimant {
             row: row.row,
             own: row.own_id,
             gone: row.known.as_ref().map(|known| known.id),
+            exists: false,
             claims: row.claims.clone(),
-            found: None,
             alive: alive.cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Claims keys of `row` for a document that has been found for it.
+    fn for_another(row: &Unsettled, id: ObjectId, claims: Vec<Claim>) -> Self {
+        Self {
+            own: id,
+            gone: None,
+            exists: true,
+            claims,
+            ..Self::of(row)
         }
     }
 }
@@ -196,14 +278,14 @@ impl SearchKey {
 struct Found(HashMap<(SearchKey, String), (ObjectId, RawDocumentBuf)>);
 
 impl Found {
-    /// What the first of the row's lookups that found anything has found, and which lookup it was.
+    /// What the first of the row's lookups that found anything has found, and the place of that lookup.
     fn first(&self, row: &Unsettled) -> Option<(usize, ObjectId, &RawDocumentBuf)> {
-        row.lookups.iter().enumerate().find_map(|(rank, lookup)| {
+        row.lookups.iter().enumerate().find_map(|(place, lookup)| {
             let value = RawValue::of(&lookup.value, lookup.ignore_case)?;
             let (id, document) = self
                 .0
                 .get(&(SearchKey::of(row.row.collection, lookup), value))?;
-            Some((rank, *id, document))
+            Some((place, *id, document))
         })
     }
 
@@ -289,6 +371,9 @@ fn query(lookup: &Lookup, values: &[&Bson]) -> Query {
 struct RawValue;
 
 impl RawValue {
+    /// Text without a character.
+    const EMPTY: &str = "s";
+
     fn of(value: &Bson, ignore_case: bool) -> Option<String> {
         match value {
             Bson::String(text) => Some(Self::text(text, ignore_case)),

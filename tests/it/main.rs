@@ -11,6 +11,7 @@
 
 mod campaigns;
 mod cli;
+mod crash;
 mod facebook;
 mod harness;
 mod outage;
@@ -22,4 +23,5 @@ mod stale;
 mod stand_alone;
 mod support;
 mod tidy;
+mod two_nodes;
 mod wrong_inputs;

@@ -19,6 +19,7 @@ pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod reference;
 pub(crate) mod scene;
+pub(crate) mod submission;
 pub(crate) mod traffic;
 pub(crate) mod truth;
 pub(crate) mod wait;

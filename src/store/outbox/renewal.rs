@@ -19,7 +19,19 @@ impl Tables<'_> {
         contact.own_id = id;
         contact.adopted = Some(Adopted { id, seen: false });
         self.put_document(row, &contact)?;
-        let rows = self.conversations.get(row.number)?.map(|rows| rows.value());
+        self.renew_conversation(row, now_ms)
+    }
+
+    /// The contact is another document upstream than it was: its conversation there is another one too.
+    pub(super) fn renew_conversation(
+        &mut self,
+        contact: Row,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let rows = self
+            .conversations
+            .get(contact.number)?
+            .map(|rows| rows.value());
         let Some((conversation, room, message)) = rows else {
             return Ok(());
         };

@@ -67,6 +67,25 @@ async fn a_contact_that_was_deleted_upstream_is_settled_anew_on_every_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_gains_an_address_that_is_somebody_elses_by_now_moves_to_them() {
+    let mongod = Mongod::standalone().await;
+    let (shelf, elsewhere) = (Arc::new(Shelf::default()), Arc::new(Shelf::default()));
+    let row = shelf.person(1, None, Some("1"));
+    drain(&mut engine(mongod.options(), &shelf)).await.unwrap();
+    let other = elsewhere.person(1, Some("ann"), None);
+    drain(&mut engine(mongod.options(), &elsewhere))
+        .await
+        .unwrap();
+    shelf.edit(row, |item| {
+        item.email = Some("ann".to_owned());
+        (item.known, item.settled, item.gained) = (true, false, 1);
+    });
+    shelf.touch(row);
+    drain(&mut engine(mongod.options(), &shelf)).await.unwrap();
+    assert_eq!(shelf.get(row).id, elsewhere.get(other).id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_claim_whose_contact_does_not_exist_is_followed_through_the_other_key_first() {
     let mongod = Mongod::standalone().await;
     let claims = mongod

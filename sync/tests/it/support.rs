@@ -196,6 +196,8 @@ pub(crate) const COLLECTIONS: [&str; 2] = ["people", "leads"];
 pub(crate) struct Item {
     pub(crate) id: ObjectId,
     pub(crate) known: bool,
+    /// Keys that are new since it was settled last.
+    pub(crate) gained: usize,
     pub(crate) settled: bool,
     pub(crate) update: bool,
     pub(crate) parent: Option<Row>,
@@ -277,6 +279,7 @@ pub(crate) fn item() -> Item {
     Item {
         id: ObjectId::new(),
         known: false,
+        gained: 0,
         settled: true,
         update: false,
         parent: None,
@@ -341,7 +344,7 @@ impl Outbox for Shelf {
                     (item.settled, item.update) = (true, true);
                     item.upstream = Document::try_from(document).ok();
                 }
-                Settlement::Adopted { id, document } => {
+                Settlement::Adopted { id, document } | Settlement::Moved { id, document } => {
                     (item.id, item.settled, item.known, item.update) = (id, true, true, true);
                     item.upstream = document.and_then(|document| Document::try_from(document).ok());
                 }
@@ -445,6 +448,7 @@ fn ask(row: Row, item: &Item) -> Unsettled {
         known: item.known.then(|| inlet_sync::ports::Known {
             id: item.id,
             alive: alive(),
+            gained: item.gained,
         }),
         lookups: email
             .clone()
