@@ -77,15 +77,17 @@ impl Console {
     /// # Errors
     /// When the store cannot be read.
     pub fn status(&self) -> Result<Value, ConsoleError> {
+        let levels = self.store.levels();
+        // Before the snapshot: a webhook worked through in between counts twice, and not in neither.
+        let unread = levels.unread();
         let snapshot = self.store.read()?;
         let waiting = snapshot.waiting()?;
         let identity = self.store.identity();
-        let levels = self.store.levels();
         let oldest = snapshot.webhooks_after(levels.cursor(), 1)?;
         let oldest = oldest
             .into_iter()
             .find_map(|(_, webhook)| Some(webhook.ok()?.arrived_at_ms));
-        let ready = levels.unread() + waiting.timed + waiting.graph;
+        let ready = unread + waiting.timed + waiting.graph;
         let sizes = self.store.reference();
         let sizes = COLLECTIONS
             .iter()

@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method as HttpMethod, StatusCode, header};
 use axum::response::Response;
 use axum::routing::any;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::percent_decode_str;
 
 use crate::clock::Clock;
 use crate::model::{Method, Webhook};
@@ -165,12 +166,8 @@ struct Target {
     campaign: Option<String>,
 }
 
-async fn url_addressed(
-    State(intake): State<Arc<Intake>>,
-    Path((platform, account, campaign)): Path<(String, String, String)>,
-    request: Request,
-) -> Response {
-    let adapter = platforms::by_slug(&platform)
+async fn url_addressed(State(intake): State<Arc<Intake>>, request: Request) -> Response {
+    let adapter = platforms::by_slug(&segment(&request, PLATFORM))
         .filter(|adapter| matches!(adapter.addressing, Addressing::Url));
     let Some(adapter) = adapter else {
         return intake.refuse(Refusal::UnknownRoute);
@@ -182,18 +179,14 @@ async fn url_addressed(
         return intake.refuse(Refusal::WrongMethod);
     }
     let target = Target {
-        account: Some(account),
-        campaign: Some(campaign),
+        account: Some(segment(&request, ACCOUNT)),
+        campaign: Some(segment(&request, CAMPAIGN)),
     };
     intake.receive(adapter, target, request).await
 }
 
-async fn page_addressed(
-    State(intake): State<Arc<Intake>>,
-    Path(platform): Path<String>,
-    request: Request,
-) -> Response {
-    let adapter = platforms::by_slug(&platform)
+async fn page_addressed(State(intake): State<Arc<Intake>>, request: Request) -> Response {
+    let adapter = platforms::by_slug(&segment(&request, PLATFORM))
         .filter(|adapter| matches!(adapter.addressing, Addressing::Page));
     let Some(adapter) = adapter else {
         return intake.refuse(Refusal::UnknownRoute);
@@ -214,6 +207,22 @@ async fn page_addressed(
         }
         _ => intake.refuse(Refusal::WrongMethod),
     }
+}
+
+/// Places in `/v1/inbound/webhooks/{platform}/{account}/{campaign}`, counted from the empty text before the first slash.
+const PLATFORM: usize = 4;
+const ACCOUNT: usize = 5;
+const CAMPAIGN: usize = 6;
+
+/// A part of the path, decoded. What is no UTF-8 is replaced, not refused: it is judged later, like any other id.
+fn segment(request: &Request, place: usize) -> String {
+    let segment = request
+        .uri()
+        .path()
+        .split('/')
+        .nth(place)
+        .unwrap_or_default();
+    percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
 fn peer(parts: &Parts) -> IpAddr {

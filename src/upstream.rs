@@ -31,6 +31,7 @@ const GATHER: Duration = Duration::from_millis(20);
 
 const ACCOUNTS: usize = 0;
 const CAMPAIGNS: usize = 1;
+const FACEBOOK_KEYS: usize = 3;
 
 /// The indexes that lookups upstream need (R35); plain ones, created where they are missing.
 #[must_use]
@@ -260,7 +261,7 @@ impl Worker for Heartbeat {
     }
 }
 
-/// Reads single campaigns and what belongs to them (R13).
+/// Reads single campaigns and what belongs to them: their accounts, and for a form the accounts' Facebook keys (R13).
 pub struct Pointed {
     /// The connection.
     pub upstream: Arc<Upstream>,
@@ -296,6 +297,16 @@ impl PointedRead for Pointed {
         let found = self.upstream.find(COLLECTIONS[ACCOUNTS], filter, 0).await?;
         let mut events = changes(CAMPAIGNS, campaigns, &cached);
         events.extend(changes(ACCOUNTS, found, &accounts));
+        if matches!(need, Need::Form { .. }) {
+            // A campaign that is new here may be of an account whose key is new too: without it the lead would be
+            // parked until the next pull.
+            let filter = doc! { "account_id": { "$in": &accounts } };
+            let keys = self
+                .upstream
+                .find(COLLECTIONS[FACEBOOK_KEYS], filter, 0)
+                .await?;
+            events.extend(changes(FACEBOOK_KEYS, keys, &[]));
+        }
         Ok(events)
     }
 }

@@ -2,6 +2,7 @@
 
 use bson::{Array, Bson, DateTime, Document, RawDocumentBuf, doc};
 
+use super::conversation::called;
 use super::plan::KnownContact;
 use super::prepare::Draft;
 use crate::model::identity::derived_hash;
@@ -40,6 +41,10 @@ pub(super) fn plan(draft: &Draft, known: Option<&KnownContact>, node: &str) -> P
             let mut body = doc! { "account_id": draft.campaign.account_id };
             body.extend(identity(draft, node));
             body.extend(data(person));
+            // A contact always has a name (documents.md); a real one takes this one's place as soon as it is known.
+            if person.name.is_none() {
+                body.insert("name", called(person));
+            }
             raw(&body).map_or(Plan::Impossible, |body| Plan::New {
                 body,
                 keys: keys(person),

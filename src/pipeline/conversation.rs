@@ -68,7 +68,7 @@ fn message(draft: &Draft, kind: &str, content: &str, node: &str) -> RawDocumentB
 }
 
 /// Name, else e-mail, else phone (R16).
-fn called(person: &Person) -> &str {
+pub(super) fn called(person: &Person) -> &str {
     let phone = person.phone.as_ref().map(|phone| phone.number.as_str());
     person
         .name

@@ -52,7 +52,7 @@ pub struct Refusal {
 
 /// How long after each refusal a document is tried again; after the last it stays set aside (R36).
 const RETRY_AFTER_MS: [i64; 5] = [1_000, 10_000, 60_000, 600_000, 3_600_000];
-/// Held documents looked at in one release.
+/// Held documents released in one go.
 const RELEASE_MAX: usize = 1_000;
 const TABLE: &str = "held";
 
@@ -71,7 +71,7 @@ impl Tables<'_> {
 
     /// Lets go what waited for a document that is upstream now.
     pub(crate) fn pushed(&mut self, row: Row) -> Result<(), StoreError> {
-        if self.held.remove(key(row))?.is_some() {
+        if self.unhold(row)?.is_some() {
             self.release_blocked_by(row)?;
         }
         Ok(())
@@ -129,10 +129,39 @@ impl Tables<'_> {
         self.hold(pending.row, &held)
     }
 
+    /// Takes a document out of the log, in place of how it was held before.
     pub(crate) fn hold(&mut self, row: Row, held: &Held) -> Result<(), StoreError> {
+        self.unhold(row)?;
         let record = codec::encode(held);
         self.held.insert(key(row), record.as_slice())?;
+        let (collection, number) = key(row);
+        if let Some((parent_collection, parent)) = held.blocked_by {
+            self.blocked
+                .insert((parent_collection, parent, collection, number), ())?;
+        }
+        if let Some(at_ms) = held.next_at_ms {
+            self.retries
+                .insert((at_ms.max(0).cast_unsigned(), collection, number), ())?;
+        }
         Ok(())
+    }
+
+    /// No longer holds a document; how it was held is returned.
+    fn unhold(&mut self, row: Row) -> Result<Option<Held>, StoreError> {
+        let Some(held) = self.held(row)? else {
+            return Ok(None);
+        };
+        let (collection, number) = key(row);
+        self.held.remove(key(row))?;
+        if let Some((parent_collection, parent)) = held.blocked_by {
+            self.blocked
+                .remove((parent_collection, parent, collection, number))?;
+        }
+        if let Some(at_ms) = held.next_at_ms {
+            self.retries
+                .remove((at_ms.max(0).cast_unsigned(), collection, number))?;
+        }
+        Ok(Some(held))
     }
 
     pub(crate) fn held(&self, row: Row) -> Result<Option<Held>, StoreError> {
@@ -141,39 +170,47 @@ impl Tables<'_> {
 
     /// Puts held documents whose time has come back into the log; returns how many.
     pub(crate) fn release_due(&mut self, now_ms: i64) -> Result<usize, StoreError> {
-        let due = self.held_where(|held| held.next_at_ms.is_some_and(|at| at <= now_ms))?;
-        for (row, mut held) in due.iter().cloned() {
-            held.next_at_ms = None;
-            self.hold(row, &held)?;
-            self.append_change(row, held.change())?;
+        let until = (now_ms.max(0).cast_unsigned(), u8::MAX, u64::MAX);
+        let mut due = Vec::new();
+        for entry in self.retries.range(..=until)?.take(RELEASE_MAX) {
+            let (entry, _) = entry?;
+            let (_, collection, number) = entry.value();
+            due.push(Row { collection, number });
+        }
+        for row in &due {
+            if let Some(mut held) = self.held(*row)? {
+                held.next_at_ms = None;
+                self.hold(*row, &held)?;
+                self.append_change(*row, held.change())?;
+            }
         }
         Ok(due.len())
     }
 
+    /// Everything that waits for `parent` goes back into the log, and what waits for that.
     fn release_blocked_by(&mut self, parent: Row) -> Result<(), StoreError> {
-        let freed = self.held_where(|held| held.blocked_by == Some(key(parent)))?;
-        for (row, held) in freed {
-            self.held.remove(key(row))?;
-            self.append_change(row, held.change())?;
-            self.release_blocked_by(row)?;
+        let mut parents = vec![parent];
+        while let Some(parent) = parents.pop() {
+            for row in self.waiting_for(parent)? {
+                if let Some(held) = self.unhold(row)? {
+                    self.append_change(row, held.change())?;
+                    parents.push(row);
+                }
+            }
         }
         Ok(())
     }
 
-    fn held_where(&self, wanted: impl Fn(&Held) -> bool) -> Result<Vec<(Row, Held)>, StoreError> {
-        let mut found = Vec::new();
-        for entry in self.held.iter()? {
-            let (row, record) = entry?;
-            let (collection, number) = row.value();
-            let held: Held = codec::decode(TABLE, record.value())?;
-            if wanted(&held) {
-                found.push((Row { collection, number }, held));
-            }
-            if found.len() == RELEASE_MAX {
-                break;
-            }
+    fn waiting_for(&self, parent: Row) -> Result<Vec<Row>, StoreError> {
+        let (collection, number) = key(parent);
+        let all = (collection, number, 0, 0)..=(collection, number, u8::MAX, u64::MAX);
+        let mut rows = Vec::new();
+        for entry in self.blocked.range(all)? {
+            let (entry, _) = entry?;
+            let (_, _, collection, number) = entry.value();
+            rows.push(Row { collection, number });
         }
-        Ok(found)
+        Ok(rows)
     }
 
     fn is_first(&self, pending: &Pending) -> Result<bool, StoreError> {
@@ -200,6 +237,18 @@ impl Held {
             since_ms: now_ms,
             refusal: None,
             blocked_by: Some(key(parent)),
+        }
+    }
+
+    /// New, in the log, and in the way of what refers to it until it is upstream.
+    pub(crate) fn being_tried(now_ms: i64) -> Self {
+        Self {
+            first: true,
+            attempts: 0,
+            next_at_ms: None,
+            since_ms: now_ms,
+            refusal: None,
+            blocked_by: None,
         }
     }
 
@@ -236,7 +285,8 @@ impl Snapshot {
         Ok(pending)
     }
 
-    /// Whether a pending document is new, and else its BSON before the first of its pending changes.
+    /// Whether a pending document is new, and else its BSON before the first of its pending changes. What was refused
+    /// when it was new still is, whatever has changed since.
     pub(crate) fn before(&self, pending: &Pending) -> Result<Option<Vec<u8>>, StoreError> {
         let mut earliest = None;
         for ticket in &pending.tickets {
@@ -248,6 +298,9 @@ impl Snapshot {
                 return Ok(None);
             }
             earliest.get_or_insert_with(|| before.to_vec());
+        }
+        if self.held(pending.row)?.is_some_and(|held| held.first) {
+            return Ok(None);
         }
         Ok(Some(earliest.unwrap_or_default()))
     }

@@ -7,15 +7,16 @@ use bson::{Bson, Document, RawBson, RawDocumentBuf, bson, doc, rawdoc};
 use inlet_sync::ports::{
     Claim, Known, Lookup, Outbox, Pending, PortError, Rendered, Row, Settlement, Unsettled, Verdict,
 };
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::ReadableTableMetadata;
 
-use super::changes::{Change, Held, Refusal};
+use super::changes::{Held, Refusal};
 use super::documents::{Adopted, Collection, ContactKeys, Stored};
 use super::{Snapshot, Store, StoreError, Tables};
 use crate::model::identity::derived_hash;
 use crate::model::{Ended, Outcome};
 
 mod contact_update;
+mod renewal;
 
 /// Pushes what a store's change log holds.
 pub struct StoreOutbox {
@@ -102,7 +103,10 @@ impl Outbox for StoreOutbox {
             .map_err(port)
     }
 
-    fn conclude(&self, verdicts: Vec<(Pending, Verdict)>) -> Result<(), PortError> {
+    fn conclude(&self, mut verdicts: Vec<(Pending, Verdict)>) -> Result<(), PortError> {
+        // Contacts last: a lead that went without its refused contact is put behind it before the contact, should it
+        // have passed this time, lets go what waits for it.
+        verdicts.sort_by_key(|(pending, _)| Collection::of(pending.row) == Collection::Contacts);
         let now_ms = self.clock.now_ms();
         let work = move |tables: &mut Tables<'_>| tables.conclude(&verdicts, now_ms);
         self.store.write_blocking(work).map_err(port)
@@ -282,7 +286,7 @@ impl Tables<'_> {
             Settlement::Adopted { id, document } => {
                 self.adopt(row, *id, document.is_some(), now_ms)
             }
-            Settlement::Gone => self.renew_contact(row),
+            Settlement::Gone => self.renew_contact(row, now_ms),
             Settlement::Own | Settlement::Confirmed(_) => Ok(()),
         }
     }
@@ -328,37 +332,16 @@ impl Tables<'_> {
         )
     }
 
-    /// The contact was deleted upstream: it gets a new `_id`, and a new conversation with it (R31).
-    fn renew_contact(&mut self, row: Row) -> Result<(), StoreError> {
-        let mut contact = self.document(row)?;
-        contact.own_id = ObjectId::new().bytes();
-        contact.adopted = None;
-        self.put_document(row, &contact)?;
-        self.append_change(row, Change::First)?;
-        let rows = self.conversations.get(row.number)?.map(|rows| rows.value());
-        let Some((conversation, room, message)) = rows else {
-            return Ok(());
-        };
-        for row in [
-            Collection::Conversations.row(conversation),
-            Collection::Rooms.row(room),
-            Collection::Messages.row(message),
-        ] {
-            let mut stored = self.document(row)?;
-            stored.adopted = None;
-            self.put_document(row, &stored)?;
-            self.append_change(row, Change::First)?;
-        }
-        Ok(())
-    }
-
     fn conclude(&mut self, verdicts: &[(Pending, Verdict)], now_ms: i64) -> Result<(), StoreError> {
         let is_done = |(_, verdict): &&(Pending, Verdict)| *verdict == Verdict::Done;
         let done = || verdicts.iter().filter(is_done).map(|(pending, _)| pending);
+        for pending in done() {
+            self.seen(pending.row)?;
+        }
         if !self.held.is_empty()? {
             for pending in done() {
-                self.owe_contact(pending.row, now_ms)?;
                 self.pushed(pending.row)?;
+                self.owe_contact(pending.row, now_ms)?;
             }
         }
         self.remove_tickets(done())?;
@@ -432,6 +415,8 @@ impl Render {
 
     fn contact(&self, pending: &Pending, stored: &Stored) -> Result<Rendered, StoreError> {
         let before = match (self.snapshot.before(pending)?, stored.adopted) {
+            // Whatever was pushed went to another document.
+            (_, Some(adopted)) if !adopted.seen => Vec::new(),
             (Some(before), _) => before,
             (None, Some(_)) => Vec::new(),
             (None, None) => {

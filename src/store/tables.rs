@@ -102,5 +102,9 @@ schema! {
         /// Submissions without an id (R10): hash of (account, campaign, fields) to (arrival of the first copy,
         /// lead's row).
         first_copies FIELDS_TO_FIRST_COPY: &'static [u8; 16] => (i64, u64);
+        /// Held documents by the document they wait for: (parent's collection and row, collection, row).
+        blocked PARENT_TO_BLOCKED: (u8, u64, u8, u64) => ();
+        /// Held documents by the time of their next try: (milliseconds since the epoch, collection, row).
+        retries DUE_TO_RETRY: (u64, u8, u64) => ();
     }
 }

@@ -9,7 +9,17 @@
     reason = "a test that fails says so loudly"
 )]
 
+mod campaigns;
+mod cli;
+mod facebook;
 mod harness;
+mod outage;
+mod people;
+mod platforms;
+mod poison;
 mod spine;
+mod stale;
+mod stand_alone;
 mod support;
 mod tidy;
+mod wrong_inputs;

@@ -1,7 +1,7 @@
 //! How a contact that exists upstream is updated: only where that undoes nothing (R30, R20).
 //!
-//! A field is set where it is empty upstream or still equals what this node last pushed. E-mail and phone stay; others
-//! are kept beside them. Every value from outside is wrapped in `$literal`: a lead may be called `$email`.
+//! Only what is new since the last push is said, so that what a person emptied stays empty. A field is set where it is
+//! empty upstream or still equals what this node last pushed. E-mail and phone stay; others are kept beside them. Every value from outside is wrapped in `$literal`: a lead may be called `$email`.
 
 use bson::{Bson, Document, RawBson, bson, doc, rawdoc};
 use inlet_sync::ports::Rendered;
@@ -12,8 +12,8 @@ use crate::store::documents::Stored;
 
 /// Newer data replaces older data of our own.
 const REPLACED: [&str; 4] = ["name", "first_name", "last_name", "address"];
-/// Filled once, then kept.
-const FILLED: [&str; 2] = ["email", "phone"];
+/// Filled once, then kept; what differs goes beside them.
+const FILLED: [(&str, &str); 2] = [("email", "other_emails"), ("phone", "other_phones")];
 /// Set when the document comes to be.
 const FIXED: [&str; 7] = [
     "account_id",
@@ -32,7 +32,7 @@ pub(super) fn render(stored: &Stored, before: &[u8], upsert: bool) -> Result<Ren
     let id = stored.settled_id();
     let pipeline = vec![
         Bson::Document(doc! { "$set": values(&now, &before) }),
-        others(&now),
+        others(&now, &before),
     ];
     let filter = if upsert {
         rawdoc! { "_id": id }
@@ -57,12 +57,15 @@ fn read(bytes: &[u8]) -> Result<Document, StoreError> {
 fn values(now: &Document, before: &Document) -> Document {
     let mut set = Document::new();
     for field in REPLACED {
-        if let Some(value) = now.get(field) {
+        if let Some(value) = now
+            .get(field)
+            .filter(|value| before.get(field) != Some(value))
+        {
             set.insert(field, replace(field, value, before.get(field)));
         }
     }
-    for field in FILLED {
-        if let Some(value) = now.get(field) {
+    for (field, kept_in) in FILLED {
+        if let Some(value) = news(now, before, field, kept_in).first() {
             set.insert(field, replace(field, value, None));
         }
     }
@@ -90,21 +93,32 @@ fn replace(field: &str, value: &Bson, pushed: Option<&Bson>) -> Bson {
     bson!({ "$cond": [{ "$or": ours }, literal(value), path(field)] })
 }
 
+/// The addresses or numbers that were not there at the last push.
+fn news(now: &Document, before: &Document, field: &str, kept_in: &str) -> Vec<Bson> {
+    let all = |of: &Document| -> Vec<Bson> {
+        let others = of.get_array(kept_in).into_iter().flatten();
+        of.get(field).into_iter().chain(others).cloned().collect()
+    };
+    let known = all(before);
+    let mut news = all(now);
+    news.retain(|value| !known.contains(value));
+    news
+}
+
 /// Second stage, once `email` and `phone` are known: what differs from them is kept beside.
-fn others(now: &Document) -> Bson {
+fn others(now: &Document, before: &Document) -> Bson {
     let mut set = Document::new();
-    for (field, kept_in) in [("email", "other_emails"), ("phone", "other_phones")] {
-        let mut known: Vec<Bson> = now.get(field).cloned().into_iter().collect();
-        known.extend(now.get_array(kept_in).into_iter().flatten().cloned());
-        if !known.is_empty() {
-            set.insert(kept_in, beside(field, kept_in, known));
+    for (field, kept_in) in FILLED {
+        let news = news(now, before, field, kept_in);
+        if !news.is_empty() {
+            set.insert(kept_in, beside(field, kept_in, news));
         }
     }
     set.insert("is_deleted", bson!({ "$ifNull": ["$is_deleted", false] }));
     bson!({ "$set": set })
 }
 
-fn beside(field: &str, kept_in: &str, known: Vec<Bson>) -> Bson {
+fn beside(field: &str, kept_in: &str, news: Vec<Bson>) -> Bson {
     let lower = |value: Bson| bson!({ "$toLower": { "$convert": { "input": value, "to": "string", "onError": "", "onNull": "" } } });
     let kept = bson!({ "$cond": [{ "$isArray": path(kept_in) }, path(kept_in), []] });
     let is_new = bson!({ "$and": [
@@ -114,7 +128,7 @@ fn beside(field: &str, kept_in: &str, known: Vec<Bson>) -> Bson {
     bson!({ "$let": {
         "vars": { "kept": kept },
         "in": { "$let": {
-            "vars": { "new": { "$filter": { "input": literal(&Bson::Array(known)), "cond": is_new } } },
+            "vars": { "new": { "$filter": { "input": literal(&Bson::Array(news)), "cond": is_new } } },
             "in": { "$cond": [
                 { "$eq": [{ "$size": "$$new" }, 0] },
                 { "$ifNull": [path(kept_in), "$$REMOVE"] },

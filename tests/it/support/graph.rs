@@ -167,6 +167,11 @@ impl Graph {
             "platform": "fb",
             "field_data": field_data,
         });
+        self.lead_as(page, id, body);
+    }
+
+    /// Puts a lead on `page` whose answer is exactly `body`.
+    pub(crate) fn lead_as(&self, page: &str, id: &str, body: Value) {
         let page = page.to_owned();
         self.state()
             .leads

@@ -91,6 +91,21 @@ where
     }
 }
 
+/// Fires a shot each `every` (later where an answer takes longer) over one connection.
+pub(crate) async fn trickle(address: SocketAddr, every: Duration, shots: Vec<Shot>) -> Report {
+    let begun = Instant::now();
+    let (mut connection, mut hits) = (None, Vec::new());
+    for shot in shots {
+        let due = Instant::now() + every;
+        hits.push(fire_one(address, &mut connection, shot).await);
+        wait::pause(due.saturating_duration_since(Instant::now())).await;
+    }
+    Report {
+        hits,
+        took: begun.elapsed(),
+    }
+}
+
 async fn gunner<I: Iterator<Item = Shot>>(address: SocketAddr, shots: Arc<Mutex<I>>) -> Vec<Hit> {
     let mut connection = None;
     let mut hits = Vec::new();

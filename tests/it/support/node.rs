@@ -264,6 +264,18 @@ impl Node {
         Said::from(output.expect("the binary can be run"))
     }
 
+    /// From its next start on it pushes to and pulls from this server's database `database`.
+    pub(crate) fn connect(&mut self, server: &Mongod, database: &str) {
+        let settings = format!(
+            "mongodb.uri = {:?}\nmongodb.database = {database:?}\n",
+            server.uri()
+        );
+        let file = std::fs::OpenOptions::new().append(true).open(self.config());
+        file.and_then(|mut file| file.write_all(settings.as_bytes()))
+            .expect("the configuration can be added to");
+        self.has_upstream = true;
+    }
+
     /// Loads reference data with `inlet import`.
     pub(crate) async fn import(&self, reference: &Value) {
         let file = self.directory.path().join("import.json");
@@ -276,6 +288,12 @@ impl Node {
     /// The end of its log, over all starts.
     pub(crate) fn log_tail(&self) -> String {
         process::tail(&self.log())
+    }
+
+    /// Whether anything panicked in it, over all starts.
+    pub(crate) fn has_panicked(&self) -> bool {
+        let log = std::fs::read(self.log()).expect("a node that ran has a log");
+        String::from_utf8_lossy(&log).contains("panicked")
     }
 
     fn log(&self) -> PathBuf {

@@ -85,6 +85,12 @@ impl Reference {
         campaign.get_object_id("_id").expect("an ObjectId")
     }
 
+    /// The `_id` of the account's Facebook key.
+    pub(crate) fn facebook_key(&self) -> ObjectId {
+        let key = self.of("facebook.keys").next().expect("a Facebook key");
+        key.get_object_id("_id").expect("an ObjectId")
+    }
+
     /// Overrides fields of the document with this `_id`, before it is inserted or imported.
     pub(crate) fn change(&mut self, id: ObjectId, changes: Document) -> &mut Self {
         let document = self

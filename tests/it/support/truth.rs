@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use bson::oid::ObjectId;
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
 use mongodb::Database;
 
@@ -22,8 +22,23 @@ const ROOMS: &str = "support.rooms";
 const MESSAGES: &str = "support.messages";
 const LOGS: &str = "logs";
 
-/// The collections a node writes, with the fields that each of their documents has (documents.md).
+/// The collections a node writes, with the fields that each of their documents has (documents.md); what is referred to
+/// comes before what refers.
 const WRITTEN: [(&str, &[&str]); 7] = [
+    (
+        CONTACTS,
+        &[
+            "account_id",
+            "owner",
+            "type",
+            "name",
+            "source",
+            "is_deleted",
+            "created_at",
+            "updated_at",
+            "node",
+        ],
+    ),
     (
         LEADS,
         &[
@@ -35,20 +50,6 @@ const WRITTEN: [(&str, &[&str]); 7] = [
             "integration",
             "errors",
             "freshness",
-            "is_deleted",
-            "created_at",
-            "updated_at",
-            "node",
-        ],
-    ),
-    (
-        CONTACTS,
-        &[
-            "account_id",
-            "owner",
-            "type",
-            "name",
-            "source",
             "is_deleted",
             "created_at",
             "updated_at",
@@ -145,18 +146,21 @@ pub(crate) type LeadKey = (ObjectId, ObjectId, String);
 pub(crate) struct World(BTreeMap<&'static str, Vec<Document>>);
 
 impl World {
-    /// As MongoDB has them.
+    /// As MongoDB has them. What refers is read before what it refers to, so that a reading in the middle of a drain
+    /// sees no reference dangle that does not.
     pub(crate) async fn upstream(database: &Database) -> Self {
         let mut world = Self::default();
-        for (collection, _) in WRITTEN {
+        for (collection, _) in WRITTEN.into_iter().rev() {
+            // Raw, because serde would take a lead's own `$oid` for Extended JSON.
             let cursor = database
-                .collection::<Document>(collection)
+                .collection::<RawDocumentBuf>(collection)
                 .find(doc! {})
                 .await;
-            let documents = cursor.expect("upstream can be read").try_collect().await;
-            world
-                .0
-                .insert(collection, documents.expect("upstream can be read"));
+            let found: Result<Vec<_>, _> =
+                cursor.expect("upstream can be read").try_collect().await;
+            let documents = found.expect("upstream can be read").into_iter();
+            let documents = documents.map(|raw| Document::try_from(raw).expect("valid BSON"));
+            world.0.insert(collection, documents.collect());
         }
         world
     }
@@ -185,6 +189,15 @@ impl World {
     /// A collection's documents.
     pub(crate) fn documents(&self, collection: &str) -> &[Document] {
         self.0.get(collection).map_or(&[], Vec::as_slice)
+    }
+
+    /// Fails the test unless the other world has the same documents, by their `_id`s.
+    pub(crate) fn assert_same_documents(&self, other: &Self) {
+        for (collection, _) in WRITTEN {
+            let (here, there) = (self.ids(collection), other.ids(collection));
+            let differing: Vec<_> = here.symmetric_difference(&there).collect();
+            assert!(differing.is_empty(), "{collection}: {differing:?}");
+        }
     }
 
     /// The leads there are.
