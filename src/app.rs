@@ -77,6 +77,9 @@ impl App {
     /// # Errors
     /// When the store is in use or damaged, or an address is taken.
     pub async fn build(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        for key in not_used_yet(config) {
+            tracing::warn!("`{key}` is set, and this version does not use it yet");
+        }
         let store = Arc::new(open_store(config)?);
         let upstream = connect(config, &store);
         let shared = Arc::new(Shared {
@@ -246,6 +249,27 @@ impl App {
             let _ = std::fs::remove_file(socket_path);
         });
     }
+}
+
+/// What is configured in vain: better said at the start than found out by a missing notification.
+fn not_used_yet(config: &Config) -> Vec<&'static str> {
+    let signatures = &config.signatures;
+    let lists = [
+        &signatures.callrail,
+        &signatures.calltrackingmetrics,
+        &signatures.clickfunnels,
+    ];
+    let set = [
+        ("signatures", lists.iter().any(|list| !list.is_empty())),
+        ("smtp", config.smtp.url.is_some()),
+        ("twilio", config.twilio.account_sid.is_some()),
+        ("fcm", config.fcm.service_account.is_some()),
+        ("events", config.events.secret.is_some()),
+    ];
+    set.into_iter()
+        .filter(|(_, is_set)| *is_set)
+        .map(|(key, _)| key)
+        .collect()
 }
 
 /// Opens the configured store.

@@ -94,11 +94,11 @@ pub trait Host {
     /// Shows what a node does.
     fn demo(&self, demo: Demo) -> impl Future<Output = anyhow::Result<()>>;
 
-    /// Opens the store of a node that does not run.
+    /// Opens the store of a node that does not run; makes one only where it may.
     ///
     /// # Errors
     /// When there is no store, or it cannot be opened.
-    fn offline(&self, config: &Config) -> anyhow::Result<Box<dyn Backend>>;
+    fn offline(&self, config: &Config, may_create: bool) -> anyhow::Result<Box<dyn Backend>>;
 }
 
 /// What a command works with.
@@ -162,7 +162,8 @@ async fn backend_for(
         ask.suits_a_closed_store(),
         "{no_node}: start it with `inlet serve`"
     );
-    host.offline(config).context(no_node)
+    host.offline(config, matches!(ask, Ask::Import(_)))
+        .context(no_node)
 }
 
 /// Whoever reads our output may stop reading: `inlet export … | head` is no failure.

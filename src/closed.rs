@@ -1,6 +1,5 @@
 //! A store that no node has open, as the command line sees it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -19,11 +18,17 @@ use crate::store::listing;
 pub struct ClosedStore(Console);
 
 impl ClosedStore {
-    /// Opens the configured store. It is made for an import; every other command wants one that is there.
+    /// Opens the configured store; makes it only where `may_create`.
     ///
     /// # Errors
     /// When there is none, or it cannot be opened.
-    pub fn open(config: &Config) -> anyhow::Result<Self> {
+    pub fn open(config: &Config, may_create: bool) -> anyhow::Result<Self> {
+        let path = &config.store.path;
+        anyhow::ensure!(
+            may_create || path.exists(),
+            "there is no store at {}",
+            path.display()
+        );
         let store = Arc::new(app::open_store(config)?);
         Ok(Self(Console {
             store,
@@ -51,12 +56,6 @@ impl ClosedStore {
         }
         Ok(())
     }
-}
-
-/// Whether there is a store to open.
-#[must_use]
-pub fn exists(path: &Path) -> bool {
-    path.exists()
 }
 
 impl Backend for ClosedStore {

@@ -35,8 +35,8 @@ impl Host for Program {
         demo::run(asked.exit, stop_signal()?).await
     }
 
-    fn offline(&self, config: &Config) -> anyhow::Result<Box<dyn Backend>> {
-        Ok(Box::new(ClosedStore::open(config)?))
+    fn offline(&self, config: &Config, may_create: bool) -> anyhow::Result<Box<dyn Backend>> {
+        Ok(Box::new(ClosedStore::open(config, may_create)?))
     }
 }
 

@@ -58,11 +58,7 @@ fn kept(leads: u64, queue: Queue) -> anyhow::Result<PathBuf> {
 /// A filled store, opened by this process.
 pub(crate) fn open(path: &Path) -> anyhow::Result<(Arc<Store>, StoreOutbox)> {
     let store = Arc::new(Store::open(path.to_owned(), Some("bench"))?);
-    let outbox = StoreOutbox {
-        store: Arc::clone(&store),
-        dedupe_window_ms: 600_000,
-        clock: Arc::new(SystemClock::new()),
-    };
+    let outbox = StoreOutbox::new(Arc::clone(&store), 600_000, Arc::new(SystemClock::new()));
     Ok((store, outbox))
 }
 

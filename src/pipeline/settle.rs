@@ -83,6 +83,9 @@ impl Settling {
         key: TaskKey,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
+        if self.has_gone_to_campaigns(tables, key, &outcome)? {
+            return tables.dequeue(key).map(drop);
+        }
         let attempts = tables.dequeue(key)?.map_or(0, |task| task.attempts) + 1;
         tables.end(
             key,
@@ -92,6 +95,20 @@ impl Settling {
                 at_ms: self.now_ms,
             },
         )
+    }
+
+    /// A Facebook change that some campaigns got has their outcomes: it is not itself without a campaign, even if its
+    /// last look found none any more, or had to be left out.
+    fn has_gone_to_campaigns(
+        &self,
+        tables: &Tables<'_>,
+        key: TaskKey,
+        outcome: &Outcome,
+    ) -> Result<bool, StoreError> {
+        let not_found = Outcome::Ignored {
+            reason: Reason::CampaignNotFound,
+        };
+        Ok(*outcome == not_found && key.campaign == [0; 12] && tables.has_campaign_tasks(key)?)
     }
 
     fn changes(

@@ -124,6 +124,10 @@ impl Tables<'_> {
         by: Row,
         now_ms: i64,
     ) -> Result<(), StoreError> {
+        if self.held(by)?.is_none() {
+            // It came free meanwhile, and let go what waited for it: this document is met again in the next pass.
+            return Ok(());
+        }
         let held = Held::behind(by, self.is_first(pending)?, now_ms);
         self.remove_tickets(std::iter::once(pending))?;
         self.hold(pending.row, &held)

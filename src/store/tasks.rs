@@ -192,6 +192,15 @@ impl Tables<'_> {
         }))
     }
 
+    /// Whether a change has tasks or outcomes of single campaigns.
+    pub(crate) fn has_campaign_tasks(&self, key: TaskKey) -> Result<bool, StoreError> {
+        let mut first = [0; 12];
+        first[11] = 1;
+        let campaigns = || (key.seq, key.change, &first)..=(key.seq, key.change, &[0xff; 12]);
+        let begun = self.tasks.range(campaigns())?.next().is_some();
+        Ok(begun || self.outcomes.range(campaigns())?.next().is_some())
+    }
+
     /// Wakes the Facebook tasks parked for an account: its token changed (R28).
     pub(crate) fn unpark(&mut self, account: &[u8; 12], now_ms: i64) -> Result<usize, StoreError> {
         let from = (account, 0, 0, &[0; 12]);

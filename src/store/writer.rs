@@ -24,6 +24,8 @@ const GROUP_WEBHOOKS_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Time for other work in one commit: intake that arrives meanwhile waits at most about this long more.
 const GROUP_WORK_TIME_MAX: Duration = Duration::from_millis(15);
+/// How long a group waits for as many webhooks as the last one had.
+const LINGER: Duration = Duration::from_millis(1);
 /// Bytes of webhooks waiting for the writer at most; past it intake is told to refuse.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Backoff between attempts to reopen a failed store.
@@ -54,6 +56,8 @@ struct Shared {
 struct Queue {
     intake: VecDeque<Intake>,
     intake_bytes: usize,
+    /// How many webhooks the writer waits for; it is woken when that many are there.
+    wanted: usize,
     work: VecDeque<Work>,
     closed: bool,
     failed: bool,
@@ -105,8 +109,11 @@ impl Writer {
         }
         queue.intake_bytes += record.len();
         queue.intake.push_back(Intake { record, reply });
+        let enough = queue.intake.len() >= queue.wanted;
         drop(queue);
-        self.shared.wake.notify_one();
+        if enough {
+            self.shared.wake.notify_one();
+        }
         Ok(stored)
     }
 
@@ -145,7 +152,7 @@ impl Shared {
 }
 
 /// A node whose writer is gone could only refuse webhooks. It stops instead: what is acknowledged is on disk, and the
-/// service manager starts it again within a second.
+/// service manager starts it again.
 fn run_or_abort(run: Run) {
     if catch_unwind(AssertUnwindSafe(|| run.run())).is_err() {
         tracing::error!("the store's writer panicked; the process stops");
@@ -167,7 +174,9 @@ struct Group {
 
 impl Run {
     fn run(self) {
-        while let Some(group) = self.next_group() {
+        let mut last_intake = 0;
+        while let Some(group) = self.next_group(last_intake) {
+            last_intake = group.intake.len();
             if let Err(error) = self.commit(group) {
                 tracing::error!(%error, "the store failed; reopening it");
                 self.recover();
@@ -176,8 +185,9 @@ impl Run {
     }
 
     /// Waits for work; `None` once closed and empty.
-    fn next_group(&self) -> Option<Group> {
+    fn next_group(&self, last_intake: usize) -> Option<Group> {
         let mut queue = self.shared.lock();
+        queue.wanted = 1;
         while queue.intake.is_empty() && queue.work.is_empty() {
             if queue.closed {
                 return None;
@@ -188,9 +198,31 @@ impl Run {
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        let mut queue = self.linger(queue, last_intake);
         let intake = take_intake(&mut queue);
         let work = std::mem::take(&mut queue.work);
         Some(Group { intake, work })
+    }
+
+    /// A commit costs the same for one webhook as for many. Where the last group was larger than what is here now, the
+    /// rest of it is on its way: their senders have just been answered.
+    fn linger<'q>(
+        &self,
+        mut queue: MutexGuard<'q, Queue>,
+        last_intake: usize,
+    ) -> MutexGuard<'q, Queue> {
+        if queue.intake.len() >= last_intake || !queue.work.is_empty() {
+            return queue;
+        }
+        queue.wanted = last_intake;
+        let incomplete = |queue: &mut Queue| {
+            queue.intake.len() < last_intake && queue.work.is_empty() && !queue.closed
+        };
+        let waited = self
+            .shared
+            .wake
+            .wait_timeout_while(queue, LINGER, incomplete);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// One transaction. Work that fails takes the transaction down with it, never the intake beside it.

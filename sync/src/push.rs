@@ -5,9 +5,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 
 use crate::bootstrap::SchemaGate;
 use crate::client::Upstream;
@@ -18,6 +20,10 @@ use crate::write::{COMMAND_DOCUMENTS_MAX, Outcome, UnknownCodes, Writer};
 
 /// How long an idle engine may be left alone when nothing wakes it.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
+
+/// Batches on their way in one step, each a stage behind the one before it. More than MongoDB and this side can work on
+/// at the same time only cost memory.
+const BATCHES_MAX: usize = 4;
 
 /// How often a stage is settled anew at once because documents turned out to be gone.
 const SETTLE_ROUNDS: usize = 3;
@@ -37,14 +43,14 @@ pub enum Step {
     },
 }
 
-/// Pushes documents, one batch a step.
+/// Pushes documents, a few batches a step.
 pub struct PushEngine {
     upstream: Arc<Upstream>,
     outbox: Arc<dyn Outbox>,
     /// Where the pass has got to.
     after: u64,
     /// Whether the pass has changed anything.
-    moved: bool,
+    moved: AtomicBool,
     /// Documents in one command: halved when MongoDB falls behind, grown by a tenth when it keeps up.
     per_command: usize,
     schema: SchemaGate,
@@ -58,14 +64,14 @@ impl PushEngine {
             upstream,
             outbox,
             after: 0,
-            moved: false,
+            moved: AtomicBool::new(false),
             per_command: COMMAND_DOCUMENTS_MAX,
             schema: SchemaGate::default(),
             unknown: UnknownCodes::default(),
         }
     }
 
-    /// Pushes one batch. Bounded by the deadlines of its operations. Not to be cancelled half-way: nothing would be
+    /// Pushes a few batches. Bounded by the deadlines of its operations. Not to be cancelled half-way: nothing would be
     /// lost, but work would be done again.
     ///
     /// # Errors
@@ -79,7 +85,7 @@ impl PushEngine {
             }
             Err(error) => {
                 self.after = 0;
-                self.moved = false;
+                self.moved.store(false, Ordering::Relaxed);
                 if matches!(error, PassError::Upstream(error) if error.asks_for_less()) {
                     self.per_command = (self.per_command / 2).max(1);
                 }
@@ -95,48 +101,82 @@ impl PushEngine {
     }
 
     async fn try_step(&mut self) -> Result<Step, PassError> {
-        let (after, limit) = (
-            self.after,
-            self.per_command * self.outbox.collections().len(),
-        );
-        let pending = self.ask(move |outbox| outbox.take(after, limit)).await?;
-        let Some(last) = pending
-            .iter()
-            .filter_map(|pending| pending.tickets.first())
-            .max()
-            .copied()
-        else {
+        let batches = self.take().await?;
+        let Some(last) = batches.iter().flat_map(|batch| newest_place(batch)).max() else {
             return Ok(self.end_of_pass());
         };
         self.schema.pass(&self.upstream).await?;
-        let documents = self.push(pending).await?;
+        let documents = self.push_all(batches).await?;
         self.after = last.max(self.after + 1);
         Ok(Step::Progress { documents })
     }
 
+    /// The next batches, at most [`BATCHES_MAX`].
+    async fn take(&self) -> Result<Vec<Vec<Pending>>, PassError> {
+        let limit = self.per_command * self.outbox.collections().len();
+        let mut after = self.after;
+        let mut batches = Vec::new();
+        while batches.len() < BATCHES_MAX {
+            let batch = self.ask(move |outbox| outbox.take(after, limit)).await?;
+            let Some(last) = newest_place(&batch) else {
+                break;
+            };
+            after = last.max(after + 1);
+            batches.push(batch);
+        }
+        Ok(batches)
+    }
+
+    /// Pushes batches one behind the other: each enters a stage when the one before it has left it. So while MongoDB
+    /// writes one batch the next is looked up and rendered, and parents are still pushed before their children.
+    async fn push_all(&mut self, batches: Vec<Vec<Pending>>) -> Result<usize, PassError> {
+        let mut ahead = None;
+        let mut pushes = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let (left, follow) = watch::channel(0);
+            pushes.push(self.push(
+                batch,
+                Gate {
+                    ahead: ahead.replace(follow),
+                    left,
+                },
+            ));
+        }
+        let outcomes = join_all(pushes).await;
+        let mut documents = 0;
+        for outcome in outcomes {
+            documents += outcome?;
+        }
+        Ok(documents)
+    }
+
     fn end_of_pass(&mut self) -> Step {
         self.after = 0;
-        if std::mem::take(&mut self.moved) {
+        if self.moved.swap(false, Ordering::Relaxed) {
             Step::Progress { documents: 0 }
         } else {
             Step::Idle { wait: IDLE_WAIT }
         }
     }
 
-    async fn push(&mut self, mut pending: Vec<Pending>) -> Result<usize, PassError> {
+    async fn push(&self, mut pending: Vec<Pending>, mut gate: Gate) -> Result<usize, PassError> {
         let mut done = Vec::new();
         let mut failure = None;
-        for stage in self.outbox.stages() {
+        for (number, stage) in self.outbox.stages().iter().enumerate() {
+            if !gate.may_enter(number).await {
+                // The batch ahead has failed, and tells why.
+                break;
+            }
             let rows: Vec<_> = pending
                 .extract_if(.., |pending| stage.contains(&pending.row.collection))
                 .collect();
-            if rows.is_empty() {
-                continue;
-            }
-            if let Err(error) = self.push_stage(rows, &mut done).await {
+            if !rows.is_empty()
+                && let Err(error) = self.push_stage(rows, &mut done).await
+            {
                 failure = Some(error);
                 break;
             }
+            gate.leave(number);
         }
         let documents = done.len();
         self.conclude(done).await?;
@@ -145,7 +185,7 @@ impl PushEngine {
 
     /// Pushes one stage. What is done goes to `done`; other verdicts are concluded at once, for the stages after.
     async fn push_stage(
-        &mut self,
+        &self,
         rows: Vec<Pending>,
         done: &mut Vec<(Pending, Verdict)>,
     ) -> Result<(), PassError> {
@@ -228,14 +268,15 @@ impl PushEngine {
         &mut writers[at]
     }
 
-    async fn conclude(&mut self, verdicts: Vec<(Pending, Verdict)>) -> Result<(), PassError> {
+    async fn conclude(&self, verdicts: Vec<(Pending, Verdict)>) -> Result<(), PassError> {
         if verdicts.is_empty() {
             return Ok(());
         }
         // A document that is blocked again is no progress: passes over blocked documents alone must come to rest.
-        self.moved |= verdicts
+        let moved = verdicts
             .iter()
             .any(|(_, verdict)| !matches!(verdict, Verdict::Blocked { .. }));
+        self.moved.fetch_or(moved, Ordering::Relaxed);
         Ok(self.ask(move |outbox| outbox.conclude(verdicts)).await?)
     }
 
@@ -247,6 +288,36 @@ impl PushEngine {
         let outbox = Arc::clone(&self.outbox);
         blocking(move || question(outbox.as_ref())).await
     }
+}
+
+/// Keeps a batch behind the one ahead of it.
+struct Gate {
+    /// How many stages the batch ahead has left; `None` for the first.
+    ahead: Option<watch::Receiver<usize>>,
+    left: watch::Sender<usize>,
+}
+
+impl Gate {
+    /// Waits until the batch ahead has left the stage; false where it never will.
+    async fn may_enter(&mut self, stage: usize) -> bool {
+        match &mut self.ahead {
+            None => true,
+            Some(ahead) => ahead.wait_for(|left| *left > stage).await.is_ok(),
+        }
+    }
+
+    fn leave(&self, stage: usize) {
+        self.left.send_replace(stage + 1);
+    }
+}
+
+/// Where the next batch begins: after the newest of the documents' first tickets.
+fn newest_place(batch: &[Pending]) -> Option<u64> {
+    batch
+        .iter()
+        .filter_map(|pending| pending.tickets.first())
+        .max()
+        .copied()
 }
 
 /// Runs a port's method on a blocking thread.
