@@ -3,7 +3,7 @@
 //! Must not know: who asks. Pauses are not waited for here; this is only for times that are written down.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A source of wall-clock time.
 pub trait Clock: Send + Sync {
@@ -11,11 +11,13 @@ pub trait Clock: Send + Sync {
     fn now_ms(&self) -> i64;
 }
 
-/// The machine's clock. When it is set back, this one stands still until it is reached again, so that within a
-/// process nothing is older than what came before it.
-#[derive(Debug, Default)]
+/// The machine's clock. When it is set forward, this one follows; when it is set back, this one goes on at its own pace,
+/// so that within a process nothing is older than what came before it, and nothing that waits stands still.
+#[derive(Debug)]
 pub struct SystemClock {
-    latest_ms: AtomicI64,
+    started: Instant,
+    /// What the machine's clock would have shown then, by the latest it has shown since.
+    started_at_ms: AtomicI64,
 }
 
 /// A clock that only moves when told to.
@@ -27,10 +29,19 @@ pub struct ManualClock {
 // === impl SystemClock ===
 
 impl SystemClock {
-    /// A clock that has told no time yet.
+    /// A clock that goes by the machine's from now on.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            started: Instant::now(),
+            started_at_ms: AtomicI64::new(i64::MIN),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -40,10 +51,13 @@ impl Clock for SystemClock {
         reason = "this is the clock that others take"
     )]
     fn now_ms(&self) -> i64 {
-        let now_ms = since_epoch_ms(SystemTime::now());
-        self.latest_ms
-            .fetch_max(now_ms, Ordering::Relaxed)
-            .max(now_ms)
+        let elapsed_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let by_machine = since_epoch_ms(SystemTime::now()).saturating_sub(elapsed_ms);
+        let started_at_ms = self
+            .started_at_ms
+            .fetch_max(by_machine, Ordering::Relaxed)
+            .max(by_machine);
+        started_at_ms.saturating_add(elapsed_ms)
     }
 }
 
@@ -89,8 +103,9 @@ mod tests {
     fn time_does_not_run_backwards_when_the_machine_is_set_back() {
         let clock = SystemClock::new();
         let ahead_ms = clock.now_ms() + 60_000;
-        clock.latest_ms.store(ahead_ms, Ordering::Relaxed);
-        assert_eq!(clock.now_ms(), ahead_ms);
+        clock.started_at_ms.fetch_add(60_000, Ordering::Relaxed);
+        let now_ms = clock.now_ms();
+        assert!(now_ms >= ahead_ms && now_ms < ahead_ms + 10_000);
     }
 
     #[test]

@@ -316,7 +316,11 @@ impl Console {
         self.store.signals().push.notify_one();
         let before = self.pending()?;
         let deadline = tokio::time::Instant::now() + SYNC_NOW_MAX;
-        while self.live.is_some() && self.pending()? > 0 && tokio::time::Instant::now() < deadline {
+        let has_upstream = self
+            .live
+            .as_ref()
+            .is_some_and(|live| live.upstream.is_some());
+        while has_upstream && self.pending()? > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(SYNC_NOW_STEP).await;
         }
         let left = self.pending()?;

@@ -98,6 +98,12 @@ impl Intake {
                 "/v1/inbound/webhooks/{platform}/{account}/{campaign}",
                 any(url_addressed),
             )
+            // Hooks that were set up with a slash at the end work too.
+            .route("/v1/inbound/webhooks/{platform}/", any(page_addressed))
+            .route(
+                "/v1/inbound/webhooks/{platform}/{account}/{campaign}/",
+                any(url_addressed),
+            )
             .route("/funnel_webhooks/test", any(async || reply::success()))
             .fallback(async |State(intake): State<Arc<Intake>>| {
                 intake.refuse(Refusal::UnknownRoute)

@@ -92,10 +92,10 @@ impl Push {
 
     /// Held documents whose time has come are tried again (R36).
     async fn release(&self) -> Result<(), StoreError> {
-        if self.store.read()?.held_count()? == 0 {
+        let now_ms = self.clock.now_ms();
+        if !self.store.read()?.has_due_retry(now_ms)? {
             return Ok(());
         }
-        let now_ms = self.clock.now_ms();
         self.store
             .write(move |tables| tables.release_due(now_ms))
             .await

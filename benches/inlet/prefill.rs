@@ -85,7 +85,7 @@ async fn fill(path: &Path, leads: u64, queue: Queue) -> anyhow::Result<()> {
             let outbox = Arc::clone(&outbox);
             tokio::task::spawn_blocking(move || acknowledge(&outbox)).await??;
         }
-        if until % (CHUNK * 25) == 0 {
+        if until.is_multiple_of(CHUNK * 25) {
             eprintln!("{until} of {leads} leads are in the store");
         }
         first = until;

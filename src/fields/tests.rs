@@ -1,3 +1,5 @@
+//! Facts about extraction, and properties that hold for any payload.
+
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;

@@ -24,7 +24,14 @@ pub(super) fn lead(
     settling: &Settling,
 ) -> Result<Outcome, StoreError> {
     let identity = identify(draft);
-    let (repeated, facts) = gather(tables, draft, &identity, settling)?;
+    let (repeated, facts) = match gather(tables, draft, &identity, settling) {
+        // Nothing is written yet: what is damaged stops this webhook, and none behind it.
+        Err(error @ StoreError::Corrupt { .. }) => {
+            let error = error.to_string();
+            return Ok(Outcome::DeadLetter { error });
+        }
+        gathered => gathered?,
+    };
     match plan(draft, &identity, &facts, &settling.identity.node) {
         Plan::Repeat { of, news } => {
             if let (Some(news), Some(lead_row)) = (news, repeated) {
@@ -77,11 +84,12 @@ fn repeated_row(
     identity: &LeadIdentity,
     settling: &Settling,
 ) -> Result<Option<u64>, StoreError> {
-    let Some(first_copy) = &identity.first_copy else {
-        return Ok(tables
-            .keys
-            .get(&identity.id.bytes())?
-            .map(|row| row.value()));
+    let same_id = tables
+        .keys
+        .get(&identity.id.bytes())?
+        .map(|row| row.value());
+    let (Some(first_copy), None) = (&identity.first_copy, same_id) else {
+        return Ok(same_id);
     };
     let Some(copy) = tables.first_copies.get(first_copy)? else {
         return Ok(None);
@@ -137,14 +145,12 @@ fn write_new(
         conversation: Some(conversation),
         room: Some(room),
     };
-    let seed = identity.id.bytes();
     add(
         tables,
         Collection::Messages,
-        Stored::new(seed, &new.message).with_links(links),
+        Stored::new([0; 12], &new.message).with_links(links),
     )?;
     if let Some(deal) = new.deal {
-        let id = crate::model::derived_id("deal", &[&seed]).bytes();
         let links = Links {
             contact,
             lead: Some(lead),
@@ -153,7 +159,7 @@ fn write_new(
         add(
             tables,
             Collection::Deals,
-            Stored::new(id, &deal).with_links(links),
+            Stored::new([0; 12], &deal).with_links(links),
         )?;
     }
     if let Some(user) = new.user {

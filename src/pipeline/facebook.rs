@@ -3,7 +3,8 @@
 //! Graph is asked before the lead's transaction, never inside it. An outage or throttling uses up no attempts: work
 //! waits behind a backoff, and one request at a time finds out when it is over (R28).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const MISSING_FOR_MS: i64 = 24 * 60 * 60 * 1000;
 /// Between two such questions, at first and at most.
 const MISSING_BACKOFF_MS: (i64, i64) = (60_000, 3_600_000);
+/// The longest wait that a lead's own failing leads to.
+const LATER_MAX_MS: i64 = 60_000;
 const POLL: Duration = Duration::from_millis(500);
 
 /// The worker.
@@ -40,6 +43,8 @@ pub struct FacebookLeads {
     health: Arc<Health>,
     failures: u32,
     blocked_until_ms: i64,
+    /// Accounts that Graph throttles, and until when (milliseconds since the epoch).
+    throttled: HashMap<ObjectId, i64>,
     /// Tokens that Graph has refused: not tried again until they change.
     broken: HashSet<(ObjectId, String)>,
 }
@@ -68,10 +73,11 @@ enum Found {
     Missing {
         error: String,
     },
-    /// Not its fault.
+    /// Not its fault: Graph is away, or throttles what is asked for this account.
     Later {
         error: String,
         wait: Duration,
+        of: Option<ObjectId>,
     },
 }
 
@@ -90,6 +96,7 @@ impl FacebookLeads {
             health,
             failures: 0,
             blocked_until_ms: 0,
+            throttled: HashMap::new(),
             broken: HashSet::new(),
         }
     }
@@ -129,6 +136,14 @@ impl FacebookLeads {
             ))));
         }
         let account = campaign.account_id;
+        if let Some(wait) = self.throttled_for(account) {
+            let error = "Graph throttles this account".to_owned();
+            return Ok(Work::Found(Found::Later {
+                error,
+                wait,
+                of: Some(account),
+            }));
+        }
         Ok(match desk.reference().key(account, &page) {
             Some(key) if !self.broken.contains(&(key.id, key.access_token.clone())) => {
                 let key = key.clone();
@@ -165,27 +180,32 @@ impl FacebookLeads {
 
     async fn fetch(&self, fetch: Fetch) -> (Found, Option<(ObjectId, String)>) {
         match self.graph.lead(&fetch.leadgen_id, &fetch.key).await {
-            Ok(answer) => {
-                let mut submission = platforms::facebook::submission(&answer);
-                submission.lead_id = Some(fetch.leadgen_id);
-                let draft = Draft::new(&fetch.webhook, fetch.adapter, fetch.campaign, &submission);
-                (Found::Settled(Prepared::Lead(Box::new(draft))), None)
-            }
-            Err(
-                Failure::Unavailable {
-                    detail,
-                    retry_after,
-                }
-                | Failure::Throttled {
-                    detail,
-                    retry_after,
-                },
-            ) => {
+            Ok(answer) => (Found::Settled(draft(fetch, &answer)), None),
+            Err(Failure::Unavailable {
+                detail,
+                retry_after,
+            }) => {
                 let wait = retry_after.unwrap_or_else(|| self.backoff());
                 (
                     Found::Later {
                         error: detail,
                         wait,
+                        of: None,
+                    },
+                    None,
+                )
+            }
+            Err(Failure::Throttled {
+                detail,
+                retry_after,
+            }) => {
+                let wait = retry_after.unwrap_or_else(|| self.backoff());
+                let of = Some(fetch.campaign.account_id);
+                (
+                    Found::Later {
+                        error: detail,
+                        wait,
+                        of,
                     },
                     None,
                 )
@@ -218,25 +238,53 @@ impl FacebookLeads {
         )
     }
 
-    /// Remembers how Graph is doing: after a failure one request at a time finds out when it is back.
+    /// Remembers how Graph is doing. When nothing of what was asked got an answer, one request at a time finds out when
+    /// it is back; a throttled account waits by itself.
     fn note(&mut self, found: &[(TaskKey, Found)], asked: usize) {
         let now_ms = self.shared.clock.now_ms();
-        let worst = found.iter().find_map(|(_, found)| match found {
-            Found::Later { error, wait } => Some((error, *wait)),
-            _ => None,
-        });
-        match worst {
-            Some((error, wait)) => {
-                self.health.ill(error.clone(), now_ms);
-                self.failures = self.failures.saturating_add(1);
-                self.blocked_until_ms = now_ms + millis(wait);
+        let mut away = Vec::new();
+        let mut throttled = None;
+        for (_, found) in found {
+            match found {
+                Found::Later {
+                    error,
+                    wait,
+                    of: Some(account),
+                } => {
+                    throttled = Some(error);
+                    self.throttled.insert(*account, now_ms + millis(*wait));
+                }
+                Found::Later {
+                    error,
+                    wait,
+                    of: None,
+                } => away.push((error, *wait)),
+                _ => {}
             }
-            None if asked > 0 => {
+        }
+        self.throttled.retain(|_, until_ms| *until_ms > now_ms);
+        match (away.iter().max_by_key(|(_, wait)| *wait), throttled) {
+            (Some((error, wait)), _) if away.len() == asked => {
+                self.health.ill((*error).clone(), now_ms);
+                self.failures = self.failures.saturating_add(1);
+                self.blocked_until_ms = now_ms + millis(*wait);
+            }
+            (_, Some(error)) => self.health.ill(error.clone(), now_ms),
+            _ if asked > 0 => {
                 self.health.well();
                 self.failures = 0;
             }
-            None => {}
+            _ => {}
         }
+    }
+
+    /// The rest of the time that an account is throttled for.
+    fn throttled_for(&self, account: ObjectId) -> Option<Duration> {
+        let rest_ms = self.throttled.get(&account)? - self.shared.clock.now_ms();
+        u64::try_from(rest_ms)
+            .ok()
+            .filter(|rest_ms| *rest_ms > 0)
+            .map(Duration::from_millis)
     }
 }
 
@@ -308,13 +356,25 @@ impl Settling {
                 error,
             } => self.park(tables, key, account, &page, token, error),
             Found::Missing { error } => self.missing(tables, key, error),
-            Found::Later { error, wait } => {
-                let mut task = tables.task(key)?.unwrap_or_default();
-                task.last_error = Some(error);
-                task.waits_for = WaitsFor::Graph;
-                tables.enqueue(key, &task, self.now_ms + millis(wait))
-            }
+            Found::Later { error, wait, .. } => self.later(tables, key, error, wait),
         }
+    }
+
+    /// Waits without using up an attempt (R28), the longer the longer this very lead has been failing: it may be Graph's
+    /// trouble with one object, which must not be asked for every second for ever.
+    fn later(
+        &self,
+        tables: &mut Tables<'_>,
+        key: TaskKey,
+        error: String,
+        wait: Duration,
+    ) -> Result<(), StoreError> {
+        let mut task = tables.task(key)?.unwrap_or_default();
+        let failing_ms = self.now_ms - *task.failing_since_ms.get_or_insert(self.now_ms);
+        task.last_error = Some(error);
+        task.waits_for = WaitsFor::Graph;
+        let wait_ms = millis(wait).max((failing_ms / 4).min(LATER_MAX_MS));
+        tables.enqueue(key, &task, self.now_ms + wait_ms)
     }
 
     /// Parks a task until its account's key changes; if it changed meanwhile, the task goes on at once.
@@ -367,6 +427,19 @@ impl Tables<'_> {
         let of_page = keys.iter().find(|key| key.page_id.as_deref() == Some(page));
         let key = of_page.or_else(|| keys.iter().find(|key| key.page_id.is_none()));
         Ok(key.map(|key| key.access_token.clone()))
+    }
+}
+
+/// Foreign text is read here: should that panic, the lead fails and the others go on.
+fn draft(fetch: Fetch, answer: &serde_json::Value) -> Prepared {
+    let drafted = catch_unwind(AssertUnwindSafe(|| {
+        let mut submission = platforms::facebook::submission(answer);
+        submission.lead_id = Some(fetch.leadgen_id);
+        Draft::new(&fetch.webhook, fetch.adapter, fetch.campaign, &submission)
+    }));
+    match drafted {
+        Ok(draft) => Prepared::Lead(Box::new(draft)),
+        Err(_) => Prepared::Fail("Graph's answer made the adapter panic".to_owned()),
     }
 }
 

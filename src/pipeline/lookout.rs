@@ -156,11 +156,6 @@ fn wake(tables: &mut Tables<'_>, key: TaskKey, now_ms: i64) -> Result<(), StoreE
     let Some(mut task) = tables.dequeue(key)? else {
         return Ok(());
     };
-    let of_campaign = key.campaign != [0; 12];
-    task.waits_for = if of_campaign {
-        WaitsFor::Graph
-    } else {
-        WaitsFor::Time
-    };
+    task.waits_for = key.queue();
     tables.enqueue(key, &task, now_ms)
 }

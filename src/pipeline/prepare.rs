@@ -100,12 +100,7 @@ impl<'a> Desk<'a> {
         self.guarded(webhook, |reading, adapter| match reading {
             Reading::Ignored(reason) => Prepared::ignored(reason),
             Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
-            Reading::Changes(changes) => Prepared::Changes(
-                changes
-                    .iter()
-                    .map(|change| self.change(webhook, change))
-                    .collect(),
-            ),
+            Reading::Changes(changes) => self.changes(webhook, &changes),
         })
         .unwrap_or_else(|| panicked(seq))
     }
@@ -116,6 +111,8 @@ impl<'a> Desk<'a> {
         self.guarded(webhook, |reading, adapter| match reading {
             Reading::Ignored(reason) => Prepared::ignored(reason),
             Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
+            // Change 0 stands for the whole batch too, which may not have been readable when it was last looked at.
+            Reading::Changes(changes) if key.change == 0 => self.changes(webhook, &changes),
             Reading::Changes(changes) => match changes.get(key.change as usize) {
                 Some(change) => self.change(webhook, change),
                 None => Prepared::dead(&"the change is no longer in the webhook"),
@@ -193,6 +190,15 @@ impl<'a> Desk<'a> {
         } else {
             Err(Reason::AccountInactive)
         }
+    }
+
+    fn changes(&self, webhook: &Webhook, changes: &[LeadChange]) -> Prepared {
+        Prepared::Changes(
+            changes
+                .iter()
+                .map(|change| self.change(webhook, change))
+                .collect(),
+        )
     }
 
     fn change(&self, webhook: &Webhook, change: &LeadChange) -> Prepared {

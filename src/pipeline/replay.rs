@@ -1,7 +1,7 @@
 //! Runs ended tasks again (R8): ignored ones whose campaign was repaired, and dead letters.
 
 use crate::model::{Outcome, TaskKey};
-use crate::store::tasks::{Task, WaitsFor};
+use crate::store::tasks::Task;
 use crate::store::{Store, StoreError, Tables};
 
 impl Store {
@@ -35,12 +35,7 @@ fn replay(tables: &mut Tables<'_>, key: TaskKey, now_ms: i64) -> Result<bool, St
         return Ok(false);
     }
     tables.forget_outcome(key)?;
-    let of_campaign = key.campaign != [0; 12];
-    let waits_for = if of_campaign {
-        WaitsFor::Graph
-    } else {
-        WaitsFor::Time
-    };
+    let waits_for = key.queue();
     tables.enqueue(
         key,
         &Task {

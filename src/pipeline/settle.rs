@@ -73,7 +73,7 @@ impl Settling {
             Prepared::Await(need) => self.await_reference(tables, key, need),
             Prepared::Changes(changes) => self.changes(tables, key.seq, changes),
             Prepared::Campaigns { ids, late } => self.campaigns(tables, key, &ids, late),
-            Prepared::Fail(error) => self.fail(tables, key, error, None, WaitsFor::Time),
+            Prepared::Fail(error) => self.fail(tables, key, error),
         }
     }
 
@@ -118,7 +118,11 @@ impl Settling {
         changes: Vec<Prepared>,
     ) -> Result<(), StoreError> {
         for (position, prepared) in (0..).zip(changes) {
-            self.settle(tables, TaskKey::change(seq, position), prepared)?;
+            let key = TaskKey::change(seq, position);
+            // The first is the task at hand; the others are settled unless they have been before (replay).
+            if position == 0 || !tables.is_known(key)? {
+                self.settle(tables, key, prepared)?;
+            }
         }
         Ok(())
     }
@@ -193,22 +197,20 @@ impl Settling {
         }
     }
 
-    /// Uses up an attempt: tried again after a backoff, or a dead letter (R27). `lead_id` names it in the log.
+    /// Uses up an attempt: tried again after a backoff, or a dead letter (R27).
     pub(super) fn fail(
         &self,
         tables: &mut Tables<'_>,
         key: TaskKey,
         error: String,
-        lead_id: Option<&str>,
-        queue: WaitsFor,
     ) -> Result<(), StoreError> {
         let mut task = tables.task(key)?.unwrap_or_default();
         if task.attempts + 1 >= self.limits.max_attempts {
             return self.end(tables, key, Outcome::DeadLetter { error });
         }
         task.attempts += 1;
-        task.waits_for = queue;
-        self.log_retry(tables, key, &task, &error, lead_id)?;
+        task.waits_for = key.queue();
+        self.log_retry(tables, key, &task, &error)?;
         task.last_error = Some(error);
         tables.enqueue(key, &task, self.now_ms + self.backoff_ms(task.attempts))
     }
@@ -230,7 +232,6 @@ impl Settling {
         key: TaskKey,
         task: &Task,
         error: &str,
-        lead_id: Option<&str>,
     ) -> Result<(), StoreError> {
         let Identity { node, epoch } = &self.identity;
         let webhook = WebhookId {
@@ -241,7 +242,7 @@ impl Settling {
         .to_string();
         let mut body = RawDocumentBuf::new();
         body.append(cstr!("type"), "inbound_edge");
-        body.append(cstr!("unique_id"), lead_id.unwrap_or(&webhook));
+        body.append(cstr!("unique_id"), webhook.as_str());
         body.append(
             cstr!("count"),
             i32::try_from(task.attempts).unwrap_or(i32::MAX),

@@ -31,7 +31,7 @@ pub struct Held {
     pub first: bool,
     /// Refusals so far.
     pub attempts: u32,
-    /// When it is tried again, milliseconds since the epoch; `None`: never by itself, or being tried now.
+    /// When it is tried again, milliseconds since the epoch; `None`: being tried now, or waiting for another.
     pub next_at_ms: Option<i64>,
     /// When it was first held.
     pub since_ms: i64,
@@ -50,8 +50,9 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// How long after each refusal a document is tried again; after the last it stays set aside (R36).
+/// How long after each refusal a document is tried again (R36); then it is set aside, and tried once a day.
 const RETRY_AFTER_MS: [i64; 5] = [1_000, 10_000, 60_000, 600_000, 3_600_000];
+const RETRY_DAILY_MS: i64 = 86_400_000;
 /// Held documents released in one go.
 const RELEASE_MAX: usize = 1_000;
 const TABLE: &str = "held";
@@ -104,11 +105,13 @@ impl Tables<'_> {
         let first = self.is_first(pending)?;
         let earlier = self.held(pending.row)?;
         let attempts = earlier.as_ref().map_or(0, |held| held.attempts);
-        let wait_ms = RETRY_AFTER_MS.get(attempts as usize);
+        let wait_ms = RETRY_AFTER_MS
+            .get(attempts as usize)
+            .unwrap_or(&RETRY_DAILY_MS);
         let held = Held {
             first: first || earlier.as_ref().is_some_and(|held| held.first),
             attempts: attempts + 1,
-            next_at_ms: wait_ms.map(|wait_ms| now_ms + wait_ms),
+            next_at_ms: Some(now_ms + wait_ms),
             since_ms: earlier.as_ref().map_or(now_ms, |held| held.since_ms),
             refusal: Some(refusal),
             blocked_by: None,
@@ -315,6 +318,15 @@ impl Snapshot {
     /// When the store cannot be read.
     pub fn pending_count(&self) -> Result<u64, StoreError> {
         Ok(self.changes.len()?)
+    }
+
+    /// Whether the time of a held document's next try has come.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn has_due_retry(&self, now_ms: i64) -> Result<bool, StoreError> {
+        let until = (now_ms.max(0).cast_unsigned(), u8::MAX, u64::MAX);
+        Ok(self.retries.range(..=until)?.next().is_some())
     }
 
     /// How many documents are held back.

@@ -81,8 +81,8 @@ impl Collection {
 /// A document at rest.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Stored {
-    /// Contacts, leads, deals, logs: the `_id`. Messages: what the `_id` is derived from besides the room.
-    /// Conversations and rooms: zeroes, their `_id` is derived from what they belong to.
+    /// Contacts, leads, logs: the `_id`. Repeating messages: what their `_id` is derived from besides the room.
+    /// All others: zeroes, their `_id` is derived from what they belong to.
     pub own_id: [u8; 12],
     /// Somebody else's document upstream that stands for this one (R31).
     pub adopted: Option<Adopted>,
@@ -310,10 +310,25 @@ impl Snapshot {
             }
             Collection::Messages => {
                 let room = self.linked_id(Collection::Rooms, links.room)?;
-                derived_id("message", &[&room.ok_or(DANGLING)?.bytes(), &stored.own_id])
+                derived_id(
+                    "message",
+                    &[&room.ok_or(DANGLING)?.bytes(), &self.seed(stored)?],
+                )
+            }
+            Collection::Deals => {
+                let lead = self.linked_id(Collection::Leads, links.lead)?;
+                derived_id("deal", &[&lead.ok_or(DANGLING)?.bytes()])
             }
             _ => stored.settled_id(),
         })
+    }
+
+    /// What tells a room's messages apart: the lead, unless it repeats one; nothing for the system's.
+    fn seed(&self, stored: &Stored) -> Result<[u8; 12], StoreError> {
+        match (&stored.payload, self.lead_id(stored.links.lead)?) {
+            (None, Some(lead)) => Ok(lead.bytes()),
+            _ => Ok(stored.own_id),
+        }
     }
 
     fn linked_id(

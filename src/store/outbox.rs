@@ -170,8 +170,8 @@ impl Tables<'_> {
     fn adopt(&mut self, row: Row, id: ObjectId, seen: bool, now_ms: i64) -> Result<(), StoreError> {
         let mut stored = self.document(row)?;
         if Collection::of(row) == Collection::Leads {
-            self.yield_lead(&stored, id, now_ms)?;
-            stored.withdrawn = true;
+            self.yield_lead(&stored, id, seen, now_ms)?;
+            stored.withdrawn = seen;
         }
         stored.adopted = Some(Adopted {
             id: id.bytes(),
@@ -181,16 +181,19 @@ impl Tables<'_> {
     }
 
     /// The lead is upstream already, written by somebody else with all that belongs to it: ours is withdrawn. Without
-    /// an id of its own it was the same submission at another node, so this webhook was a duplicate (R10).
+    /// an id of its own it was the same submission at another node, so this webhook was a duplicate (R10). A lead that
+    /// another node has only claimed is pushed under the claimed `_id`: should that node never come back, nothing is
+    /// lost, and should it come back, it finds its own documents there already.
     fn yield_lead(
         &mut self,
         stored: &Stored,
         upstream: ObjectId,
+        seen: bool,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let facts = stored.lead.ok_or(DAMAGED)?;
         let of = upstream.bytes();
-        let outcome = if facts.without_id {
+        let outcome = if facts.without_id && seen {
             Outcome::Duplicate { of }
         } else {
             Outcome::Lead { id: of }
@@ -255,7 +258,7 @@ impl Tables<'_> {
             return Ok(());
         };
         let contact = Collection::Contacts.row(contact);
-        if self.held(contact)?.is_none() {
+        if self.held(contact)?.is_none_or(|held| !held.first) {
             return Ok(());
         }
         self.hold(row, &Held::behind(contact, false, now_ms))
@@ -277,7 +280,18 @@ struct Render {
 }
 
 impl Render {
+    /// A damaged document waits for itself: it is in nobody's way, and `status` shows that something is left.
     fn one(&self, pending: &Pending) -> Result<Rendered, StoreError> {
+        match self.render(pending) {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%error, row = ?pending.row, "a document cannot be pushed");
+                Ok(Rendered::Blocked { by: pending.row })
+            }
+            rendered => rendered,
+        }
+    }
+
+    fn render(&self, pending: &Pending) -> Result<Rendered, StoreError> {
         let row = pending.row;
         let stored = self.snapshot.document(row)?;
         if self.is_withdrawn(row, &stored)? {
@@ -333,7 +347,9 @@ impl Render {
             .contact
             .map(|number| Collection::Contacts.row(number));
         let held = match contact {
-            Some(contact) if self.anything_held => self.snapshot.held(contact)?,
+            Some(contact) if self.anything_held => {
+                self.snapshot.held(contact)?.filter(|held| held.first)
+            }
             _ => None,
         };
         if self.snapshot.before(pending)?.is_some() {
@@ -404,7 +420,7 @@ impl Render {
         }
         for parent in parents(stored) {
             // A lead that waits only for its contact's reference is upstream.
-            let holds = |held: Held| held.first || held.refusal.is_some();
+            let holds = |held: Held| held.first;
             if self.snapshot.held(parent)?.is_some_and(holds) {
                 return Ok(Some(parent));
             }

@@ -87,6 +87,8 @@ schema! {
         changes TICKET_TO_CHANGE: u64 => (u8, u64, u8, &'static [u8]);
         /// Documents taken out of the change log: refused by MongoDB, or waiting for one that was. Record: `Held`.
         held ROW_TO_HELD: RowTuple => &'static [u8];
+        /// Held documents by the time of their next try: (milliseconds since the epoch, collection, row).
+        retries DUE_TO_RETRY: (u64, u8, u64) => ();
 
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
         reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];
@@ -104,7 +106,5 @@ schema! {
         first_copies FIELDS_TO_FIRST_COPY: &'static [u8; 16] => (i64, u64);
         /// Held documents by the document they wait for: (parent's collection and row, collection, row).
         blocked PARENT_TO_BLOCKED: (u8, u64, u8, u64) => ();
-        /// Held documents by the time of their next try: (milliseconds since the epoch, collection, row).
-        retries DUE_TO_RETRY: (u64, u8, u64) => ();
     }
 }

@@ -192,6 +192,13 @@ impl Tables<'_> {
         }))
     }
 
+    /// Whether a change has a task or an outcome, its own or of a campaign.
+    pub(crate) fn is_known(&self, key: TaskKey) -> Result<bool, StoreError> {
+        let own = (key.seq, key.change, &key.campaign);
+        let known = self.tasks.get(own)?.is_some() || self.outcomes.get(own)?.is_some();
+        Ok(known || self.has_campaign_tasks(key)?)
+    }
+
     /// Whether a change has tasks or outcomes of single campaigns.
     pub(crate) fn has_campaign_tasks(&self, key: TaskKey) -> Result<bool, StoreError> {
         let mut first = [0; 12];
@@ -403,6 +410,17 @@ fn task_key((seq, change, campaign): (u64, u32, &[u8; 12])) -> TaskKey {
         seq,
         change,
         campaign: *campaign,
+    }
+}
+
+impl TaskKey {
+    /// The queue a task goes to when it is to be worked on: those of a campaign need an answer from Graph.
+    pub(crate) fn queue(self) -> WaitsFor {
+        if self.campaign == [0; 12] {
+            WaitsFor::Time
+        } else {
+            WaitsFor::Graph
+        }
     }
 }
 

@@ -48,6 +48,14 @@ impl UnknownCodes {
         let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.entry(code).or_insert_with(Instant::now).elapsed() > UNKNOWN_PATIENCE
     }
+
+    /// A command went through: what was met before is over.
+    fn forget(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
 }
 
 /// The writes to one collection in one stage.
@@ -153,6 +161,9 @@ impl<'a> Writer<'a> {
         while let Some(mut part) = parts.pop() {
             match self.upstream.write(self.command(&part)).await {
                 Ok(reply) => {
+                    if reply.errors.is_empty() {
+                        self.unknown.forget();
+                    }
                     let again = self.judge(&part, reply, retries < UPSERT_RETRIES)?;
                     retries += 1;
                     if !again.is_empty() {

@@ -1,3 +1,5 @@
+//! Facts about phone numbers: the table of what people write, country by country.
+
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;

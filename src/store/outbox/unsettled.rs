@@ -19,11 +19,19 @@ impl Settle {
         let rows = pending.iter().map(|pending| pending.row);
         let contacts = rows.filter(|row| Collection::of(*row) == Collection::Contacts);
         contacts
-            .map(|row| Ok((row, lacks(&self.snapshot.document(row)?, &KEY_FIELDS)?)))
+            .filter_map(|row| intact(self.lacks_keys(row)).map(|keys| Ok((row, keys?))))
             .collect()
     }
 
+    fn lacks_keys(&self, row: Row) -> Result<Vec<&'static str>, StoreError> {
+        lacks(&self.snapshot.document(row)?, &KEY_FIELDS)
+    }
+
     pub(super) fn unsettled(&self, pending: &Pending) -> Result<Option<Unsettled>, StoreError> {
+        intact(self.identity_of(pending)).unwrap_or(Ok(None))
+    }
+
+    fn identity_of(&self, pending: &Pending) -> Result<Option<Unsettled>, StoreError> {
         let row = pending.row;
         let stored = self.snapshot.document(row)?;
         if stored.withdrawn {
@@ -195,4 +203,12 @@ fn claim_key(field: &str, account: ObjectId, kind: &str, value: &str) -> String 
         &tag,
         &[&account.bytes(), kind.as_bytes(), value.as_bytes()],
     ))
+}
+
+/// Nothing of a damaged document: rendering it tells.
+fn intact<T>(read: Result<T, StoreError>) -> Option<Result<T, StoreError>> {
+    match read {
+        Err(StoreError::Corrupt { .. }) => None,
+        read => Some(read),
+    }
 }
