@@ -24,7 +24,9 @@ const GROUP_WEBHOOKS_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Time for other work in one commit: intake that arrives meanwhile waits at most about this long more.
 const GROUP_WORK_TIME_MAX: Duration = Duration::from_millis(15);
-/// How long a group waits for as many webhooks as the last one had.
+/// Webhooks in a group that is worth waiting for everybody.
+const LARGE_GROUP: usize = 128;
+/// How long a group waits for those whom the last one answered.
 const LINGER: Duration = Duration::from_millis(1);
 /// Bytes of webhooks waiting for the writer at most; past it intake is told to refuse.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -204,19 +206,27 @@ impl Run {
         Some(Group { intake, work })
     }
 
-    /// A commit costs the same for one webhook as for many. Where the last group was larger than what is here now, the
-    /// rest of it is on its way: their senders have just been answered.
+    /// A commit costs nearly the same for one webhook as for many. Those who were answered by the last one send again
+    /// while it lasts, so a moment's wait brings the group back to its size; large groups wait for everybody, since for
+    /// them the processor is scarcer than the disk. A lone sender never waits.
     fn linger<'q>(
         &self,
         mut queue: MutexGuard<'q, Queue>,
         last_intake: usize,
     ) -> MutexGuard<'q, Queue> {
-        if queue.intake.len() >= last_intake || !queue.work.is_empty() {
+        let here = queue.intake.len();
+        let everybody = here + last_intake;
+        let wanted = if last_intake < LARGE_GROUP {
+            last_intake
+        } else {
+            everybody.min(GROUP_WEBHOOKS_MAX)
+        };
+        if here >= wanted || here == 0 || !queue.work.is_empty() {
             return queue;
         }
-        queue.wanted = last_intake;
+        queue.wanted = wanted;
         let incomplete = |queue: &mut Queue| {
-            queue.intake.len() < last_intake && queue.work.is_empty() && !queue.closed
+            queue.intake.len() < wanted && queue.work.is_empty() && !queue.closed
         };
         let waited = self
             .shared

@@ -1,11 +1,9 @@
 //! What a pass does to documents.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bson::{Document, doc, oid::ObjectId};
 use inlet_sync::{Error, PassError, State};
-use mongodb::options::{Acknowledgment, CollectionOptions, WriteConcern};
 
 use crate::support::{LEADS, Mongod, PEOPLE, Shelf, drain, engine, item};
 use inlet_sync::ports::Row;
@@ -185,39 +183,6 @@ async fn a_node_that_is_too_old_holds_its_pushes() {
         Err(PassError::Upstream(Error::Configuration { .. }))
     ));
     assert_eq!(shelf.backlog(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement: to be run alone on a quiet machine"]
-async fn pushing_is_at_least_half_as_fast_as_bare_inserts() {
-    let mongod = Mongod::standalone().await;
-    let payload = doc! { "text": "x".repeat(1500), "nested": { "a": 1, "b": [1, 2, 3] } };
-    let durable = WriteConcern::builder()
-        .w(Acknowledgment::Majority)
-        .journal(true)
-        .build();
-    let options = CollectionOptions::builder().write_concern(durable).build();
-    let bare = mongod
-        .database()
-        .await
-        .collection_with_options::<Document>("bare", options);
-    let begin = Instant::now();
-    for _ in 0..10 {
-        let documents: Vec<_> = (0..1000).map(|_| payload.clone()).collect();
-        bare.insert_many(documents).ordered(false).await.unwrap();
-    }
-    let bare = begin.elapsed();
-    let shelf = Arc::new(Shelf::default());
-    for number in 0..10_000 {
-        shelf.lead(number, None, payload.clone());
-    }
-    let begin = Instant::now();
-    drain(&mut engine(mongod.options(), &shelf)).await.unwrap();
-    assert!(
-        begin.elapsed() < bare * 2,
-        "{:?} against {bare:?}",
-        begin.elapsed()
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
