@@ -11,7 +11,6 @@ use inlet_sync::ports::ReplicaEvent;
 use inlet_sync::{
     IndexSpec, Options, PassError, PullEngine, PullNow, PushEngine, Step as Pass, Upstream,
 };
-use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::pipeline::lookout::PointedRead;
@@ -211,18 +210,13 @@ impl Resting {
 pub struct Heartbeat {
     upstream: Arc<Upstream>,
     store: Arc<Store>,
-    stop: Notify,
 }
 
 impl Heartbeat {
     /// A worker that reports on `store`.
     #[must_use]
     pub fn new(upstream: Arc<Upstream>, store: Arc<Store>) -> Self {
-        Self {
-            upstream,
-            store,
-            stop: Notify::new(),
-        }
+        Self { upstream, store }
     }
 
     fn facts(&self) -> Result<bson::Document, StoreError> {
@@ -257,7 +251,7 @@ impl Worker for Heartbeat {
     }
 
     async fn wait(&mut self) {
-        let _ = tokio::time::timeout(HEARTBEAT_INTERVAL, self.stop.notified()).await;
+        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
     }
 }
 

@@ -27,12 +27,6 @@ impl Freshness {
         }
     }
 
-    /// Whether there is nobody to ask.
-    #[must_use]
-    pub fn is_stand_alone(&self) -> bool {
-        self.stand_alone
-    }
-
     /// Whether a "no" about `need` may be decided for a webhook that arrived then.
     #[must_use]
     pub fn may_decide(&self, reference: &Reference, need: &Need, arrived_at_ms: i64) -> bool {

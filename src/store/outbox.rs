@@ -28,7 +28,7 @@ pub struct StoreOutbox {
     pub dedupe_window_ms: i64,
     /// The clock.
     pub clock: Arc<dyn crate::clock::Clock>,
-    /// Of each contact that was settled last: the keys it had no value for then.
+    /// Of each contact that was settled and not rendered yet: the keys it had no value for then.
     lacking: Mutex<Lacking>,
 }
 
@@ -48,6 +48,13 @@ impl StoreOutbox {
             clock,
             lacking: Mutex::default(),
         }
+    }
+
+    /// What is known of these contacts. Several batches are on their way at once: each takes out its own.
+    fn take_lacking(&self, pending: &[Pending]) -> Lacking {
+        let mut lacking = self.lacking();
+        let rows = pending.iter().map(|pending| pending.row);
+        rows.filter_map(|row| lacking.remove_entry(&row)).collect()
     }
 
     fn lacking(&self) -> MutexGuard<'_, Lacking> {
@@ -89,7 +96,8 @@ impl Outbox for StoreOutbox {
             snapshot: self.store.read().map_err(port)?,
             window_ms: self.dedupe_window_ms,
         };
-        *self.lacking() = settle.lacking(pending).map_err(port)?;
+        self.lacking()
+            .extend(settle.lacking(pending).map_err(port)?);
         let found: Result<Vec<_>, _> = pending
             .iter()
             .filter_map(|one| settle.unsettled(one).transpose())
@@ -123,7 +131,7 @@ impl Outbox for StoreOutbox {
         let render = Render {
             snapshot,
             anything_held,
-            lacking: self.lacking().clone(),
+            lacking: self.take_lacking(pending),
         };
         pending
             .iter()
