@@ -19,6 +19,8 @@ mod payload;
 pub mod phonesites;
 pub mod unbounce;
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::model::{Method, Reading, Reason, Webhook};
 
 /// Every platform, in the order of the specification; the tenth is ruling R39.
@@ -124,6 +126,23 @@ pub enum Expect {
 }
 
 impl Sample {
+    /// The sample as a webhook of `platform`, from this machine, without ids in its path or a time of arrival.
+    #[must_use]
+    pub fn webhook(&self, platform: &str) -> Webhook {
+        Webhook {
+            platform: platform.to_owned(),
+            account: None,
+            campaign: None,
+            method: self.method,
+            query: self.query.to_owned(),
+            content_type: self.content_type.map(str::to_owned),
+            headers: Vec::new(),
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            arrived_at_ms: 0,
+            body: self.body.to_vec(),
+        }
+    }
+
     /// A POST of JSON that says so.
     const fn json(
         kind: SampleKind,
@@ -187,8 +206,6 @@ impl Sample {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::net::{IpAddr, Ipv4Addr};
-
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -196,18 +213,7 @@ mod tests {
     use crate::model::{LeadChange, Names, Submission, lead_data};
 
     fn webhook(sample: &Sample) -> Webhook {
-        Webhook {
-            platform: "any".to_owned(),
-            account: None,
-            campaign: None,
-            method: sample.method,
-            query: sample.query.to_owned(),
-            content_type: sample.content_type.map(str::to_owned),
-            headers: Vec::new(),
-            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            arrived_at_ms: 0,
-            body: sample.body.to_owned(),
-        }
+        sample.webhook("any")
     }
 
     fn every_sample() -> impl Iterator<Item = (&'static Adapter, &'static Sample)> {

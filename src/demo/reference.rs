@@ -1,12 +1,11 @@
 //! The demo's account, with a campaign for every platform, as `inlet import` would load them.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 
 use crate::model::identity::derived_hash;
-use crate::model::{LeadChange, Reading, Webhook};
+use crate::model::{LeadChange, Reading};
 use crate::platforms::{self, Adapter, Addressing};
 
 /// The demo's account.
@@ -80,20 +79,10 @@ fn campaign(adapter: &Adapter, id: &str) -> Value {
 }
 
 fn forms(adapter: &Adapter) -> BTreeSet<(String, String)> {
-    let readings = adapter.samples.iter().map(|sample| {
-        (adapter.read)(&Webhook {
-            platform: adapter.slug.to_owned(),
-            account: None,
-            campaign: None,
-            method: sample.method,
-            query: sample.query.to_owned(),
-            content_type: sample.content_type.map(str::to_owned),
-            headers: Vec::new(),
-            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            arrived_at_ms: 0,
-            body: sample.body.to_vec(),
-        })
-    });
+    let readings = adapter
+        .samples
+        .iter()
+        .map(|sample| (adapter.read)(&sample.webhook(adapter.slug)));
     let changes = readings.flat_map(|reading| match reading {
         Reading::Changes(changes) => changes,
         _ => Vec::new(),
