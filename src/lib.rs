@@ -11,6 +11,7 @@ pub mod intake;
 pub mod store;
 
 pub mod graph;
+pub mod notify;
 pub mod pipeline;
 
 pub mod upstream;
