@@ -26,6 +26,8 @@ pub mod clock;
 pub mod closed;
 pub mod config;
 pub mod demo;
+pub mod detail;
 pub mod health;
+pub mod retry_after;
 pub mod telemetry;
 pub mod worker;
