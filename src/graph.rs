@@ -49,8 +49,8 @@ pub struct Graph {
 /// What came of asking for a lead.
 #[derive(Debug)]
 pub struct Reply {
-    /// Graph's answer, an object with `id` and `field_data` (platforms.md 1.4); or why there is none, which says what to
-    /// do about it (R28).
+    /// Graph's answer, an object with `id` and `field_data` (platforms.md 1.4); or why there is none, which says what
+    /// to do about it (R28).
     pub lead: Result<Value, Failure>,
     /// How long Graph asks to be left alone, whatever it answered.
     pub waits: Waits,

@@ -5,25 +5,21 @@
 //! process die between Facebook's answer and the commit, the new token is gone; the old one is still in its document.
 
 mod attempts;
+mod write_back;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bson::oid::ObjectId;
-use bson::{Bson, Document, doc};
 use futures_util::future::join_all;
 use inlet_sync::Upstream;
-use inlet_sync::ports::{Replica, ReplicaEvent};
 
 use self::attempts::Attempts;
 use crate::clock::Clock;
 use crate::graph::{Exchanged, Failure, Graph};
 use crate::model::FacebookKey;
-use crate::model::facebook_key::{self, Fingerprint};
+use crate::model::facebook_key::Fingerprint;
 use crate::store::Store;
-use crate::store::reference::{COLLECTIONS, StoreReplica};
-use crate::store::tokens::Renewed;
 use crate::worker::{Step, StepError, Worker, jittered};
 
 /// Tokens renewed at once; the others are due in the next round.
@@ -35,12 +31,10 @@ const LIFE_ASSUMED: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 const LIFE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// How often due tokens are looked for when nobody hints at one.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How soon a write that MongoDB did not take is tried again.
+/// How soon a write that did not reach MongoDB is tried again.
 const WRITE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Every lead hints at a token that is due: one look serves them all.
 const GATHER: Duration = Duration::from_secs(1);
-
-const FACEBOOK_KEYS: usize = 3;
 
 /// Renews tokens, a round at a time.
 pub struct Renewer {
@@ -64,9 +58,11 @@ pub struct Round {
     pub failed: usize,
     /// New tokens written upstream.
     pub written: usize,
-    /// New tokens that MongoDB has not taken yet.
+    /// New tokens that could not be, MongoDB being away: each is tried again soon.
     pub unwritten: usize,
-    /// Whether more tokens are due.
+    /// New tokens that MongoDB refuses, or whose document has no place for one: tried again later.
+    pub refused: usize,
+    /// Whether there is more to do at once.
     pub more: bool,
 }
 
@@ -206,80 +202,6 @@ impl Renewer {
             tracing::info!(key = %key.id, account = %key.account_id, "a Facebook token was renewed");
         }
         Ok(taken)
-    }
-
-    async fn write_back(
-        &self,
-        upstream: &Arc<Upstream>,
-        round: &mut Round,
-    ) -> Result<(), StepError> {
-        for (document, renewed) in self.store.read()?.tokens_to_write()? {
-            match self.write_one(upstream, &document, renewed).await? {
-                true => round.written += 1,
-                false => round.unwritten += 1,
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes one new token in the place of the one that `document` has. False where it has to be tried again.
-    async fn write_one(
-        &self,
-        upstream: &Arc<Upstream>,
-        document: &Document,
-        renewed: Renewed,
-    ) -> Result<bool, StepError> {
-        let now_ms = self.clock.now_ms();
-        let replacement = facebook_key::replacement(
-            document,
-            &renewed.access_token,
-            renewed.expires_at_ms,
-            now_ms,
-        );
-        let (Some((filter, update)), Ok(id)) = (replacement, document.get_object_id("_id")) else {
-            // It lies over no token any more, and goes with the next reading of its document.
-            return Ok(true);
-        };
-        let written = upstream.update_one(COLLECTIONS[FACEBOOK_KEYS], filter, update, false);
-        let outcome = match written.await {
-            Ok(true) => {
-                let mark = self
-                    .store
-                    .write(move |tables| tables.token_is_upstream(id, &renewed));
-                return mark.await.map(|()| true).map_err(StepError::from);
-            }
-            // Another token is there: it wins. Or this one, if the answer to an earlier try was lost.
-            Ok(false) => self.read_again(upstream, id).await,
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = &outcome {
-            tracing::debug!(key = %id, %error, "a renewed Facebook token cannot be written upstream now");
-        }
-        Ok(outcome.is_ok())
-    }
-
-    /// Takes over a key's document as it is upstream now.
-    async fn read_again(&self, upstream: &Arc<Upstream>, id: ObjectId) -> Result<(), StepError> {
-        let found = upstream
-            .find(COLLECTIONS[FACEBOOK_KEYS], doc! { "_id": id }, 1)
-            .await?;
-        let collection = FACEBOOK_KEYS;
-        let event = match found.into_iter().next() {
-            Some(document) => ReplicaEvent::Put {
-                collection,
-                document,
-            },
-            None => ReplicaEvent::Delete {
-                collection,
-                id: Bson::ObjectId(id),
-            },
-        };
-        let replica = StoreReplica {
-            store: Arc::clone(&self.store),
-            clock: Arc::clone(&self.clock),
-        };
-        let apply = move || replica.apply(vec![event], None, None);
-        Ok(tokio::task::spawn_blocking(apply).await??)
     }
 
     fn in_hand(&self) -> std::sync::MutexGuard<'_, HashMap<Fingerprint, Exchanged>> {

@@ -6,6 +6,8 @@
 mod look;
 mod pace;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,11 +26,13 @@ use crate::graph::{Extent, Failure, Graph, Throttled};
 use crate::health::Health;
 use crate::model::{Campaign, FacebookKey, LeadId};
 use crate::platforms;
-use crate::store::Tables;
 use crate::store::tokens::Place;
+use crate::store::{StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 
 const POLL: Duration = Duration::from_millis(500);
+/// How often parked leads are looked at for one that may find out whether a refused token works again.
+const PROBE_EVERY_MS: i64 = 3 * 60 * 60 * 1000;
 
 /// The worker.
 pub struct FacebookLeads {
@@ -36,6 +40,15 @@ pub struct FacebookLeads {
     graph: Arc<Graph>,
     health: Arc<Health>,
     pace: Pace,
+    next_probe_ms: i64,
+}
+
+/// What came of asking Graph for a task's lead.
+struct Fetched {
+    found: Found,
+    heard: Heard,
+    /// The key and the page, where the key was broken and has served.
+    healed: Option<(FacebookKey, String)>,
 }
 
 /// A task that needs an answer from Graph.
@@ -45,6 +58,8 @@ struct Fetch {
     leadgen_id: LeadId,
     page: String,
     key: FacebookKey,
+    /// The key was refused when it was last used.
+    is_probe: bool,
 }
 
 /// What a task has come to.
@@ -80,12 +95,15 @@ impl FacebookLeads {
             graph,
             health,
             pace: Pace::default(),
+            next_probe_ms: 0,
         }
     }
 
-    async fn fetch(&self, fetch: Fetch) -> (Found, Heard) {
+    async fn fetch(&self, fetch: Fetch) -> Fetched {
         let reply = self.graph.lead(&fetch.leadgen_id, &fetch.key).await;
         let page = fetch.page.clone();
+        let served = reply.lead.is_ok() && fetch.is_probe;
+        let healed = served.then(|| (fetch.key.clone(), page.clone()));
         let found = match reply.lead {
             Ok(answer) => Found::Settled(draft(fetch, &answer)),
             Err(failure) => self.failed(fetch, failure),
@@ -100,7 +118,35 @@ impl FacebookLeads {
             waits,
             hindrance,
         };
-        (found, heard)
+        Fetched {
+            found,
+            heard,
+            healed,
+        }
+    }
+
+    /// Wakes what waits for a token that may be probed; one lead of each key asks, and the others are parked again.
+    async fn wake_for_probes(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        if now_ms < self.next_probe_ms {
+            return Ok(());
+        }
+        self.next_probe_ms = now_ms.saturating_add(PROBE_EVERY_MS);
+        let broken = self.shared.store.read()?.broken_tokens()?;
+        let mut accounts: Vec<_> = broken
+            .into_iter()
+            .filter(|(_, broken)| broken.may_be_probed(now_ms))
+            .map(|(place, _)| place.account.bytes())
+            .collect();
+        accounts.dedup();
+        if accounts.is_empty() {
+            return Ok(());
+        }
+        let wake = move |tables: &mut Tables<'_>| {
+            accounts
+                .iter()
+                .try_for_each(|account| tables.unpark(account, now_ms).map(drop))
+        };
+        self.shared.store.write(wake).await
     }
 
     fn failed(&self, fetch: Fetch, failure: Failure) -> Found {
@@ -155,8 +201,8 @@ impl Worker for FacebookLeads {
         if self.pace.rest(now_ms).is_some() {
             return Ok(Step::Idle);
         }
-        let mut found = Vec::new();
-        let mut fetches = Vec::new();
+        self.wake_for_probes(now_ms).await?;
+        let (mut found, mut fetches) = (Vec::new(), Vec::new());
         for (key, work) in Look::new(&self.shared, &self.pace)?.gather()? {
             match work {
                 Work::Found(one) => found.push((key, one)),
@@ -167,10 +213,11 @@ impl Worker for FacebookLeads {
         let answers = fetches
             .into_iter()
             .map(|(key, fetch)| async move { (key, this.fetch(*fetch).await) });
-        let mut heard = Vec::new();
-        for (key, (one, how)) in join_all(answers).await {
-            heard.push(how);
-            found.push((key, one));
+        let (mut heard, mut healed) = (Vec::new(), Vec::new());
+        for (key, fetched) in join_all(answers).await {
+            heard.push(fetched.heard);
+            healed.extend(fetched.healed);
+            found.push((key, fetched.found));
         }
         if found.is_empty() {
             return Ok(Step::Idle);
@@ -178,7 +225,7 @@ impl Worker for FacebookLeads {
         let now_ms = self.shared.clock.now_ms();
         self.pace.note(&heard, &self.health, now_ms);
         let settling = Settling::new(&self.shared);
-        let write = move |tables: &mut Tables<'_>| settling.all_found(tables, found);
+        let write = move |tables: &mut Tables<'_>| settling.all_found(tables, found, &healed);
         self.shared.store.write(write).await?;
         self.shared.store.signals().push.notify_one();
         Ok(Step::Busy)

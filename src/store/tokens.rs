@@ -44,6 +44,8 @@ pub struct Broken {
     pub token: Option<Fingerprint>,
     /// Since when this node knows, milliseconds since the epoch.
     pub since_ms: i64,
+    /// When Graph refused it last, milliseconds since the epoch.
+    pub asked_ms: i64,
     /// Graph's answer, in words.
     pub reason: String,
 }
@@ -58,6 +60,9 @@ pub struct Place {
     /// The page; `None`: every page that the key serves.
     pub page: Option<String>,
 }
+
+/// A refused token is tried once more after this time: a permission can come back without a new token.
+const PROBE_AFTER_MS: i64 = 3 * 60 * 60 * 1000;
 
 const NO_KEY: [u8; 12] = [0; 12];
 const EVERY_PAGE: &str = "";
@@ -82,6 +87,14 @@ impl std::fmt::Debug for Renewed {
             .field("since_ms", &self.since_ms)
             .field("is_upstream", &self.is_upstream)
             .finish_non_exhaustive()
+    }
+}
+
+impl Broken {
+    /// Whether one lead may find out if it is still so.
+    #[must_use]
+    pub fn may_be_probed(&self, now_ms: i64) -> bool {
+        self.token.is_some() && now_ms.saturating_sub(self.asked_ms) >= PROBE_AFTER_MS
     }
 }
 
@@ -274,8 +287,8 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Records what is broken, unless the token in question has been replaced meanwhile. `keys` are those of the account
-    /// in this transaction.
+    /// Records what is broken, unless the token in question has been replaced meanwhile. `keys` are those of the
+    /// account in this transaction.
     pub(crate) fn note_broken(
         &mut self,
         place: &Place,
@@ -291,13 +304,33 @@ impl Tables<'_> {
             place.page_text(),
         );
         let known = self.broken_tokens.get(tuple)?;
-        let known = known.and_then(|record| readable::<Broken>(BROKEN, record.value()));
-        if known.is_none_or(|known| known.token != broken.token) {
-            let record = codec::encode(broken);
+        let known = known
+            .and_then(|record| readable::<Broken>(BROKEN, record.value()))
+            .filter(|known| known.token == broken.token);
+        let mut broken = broken.clone();
+        match &known {
+            Some(known) => broken.since_ms = known.since_ms,
+            None => self.count(BROKEN_COUNT, 1),
+        }
+        if known.as_ref() != Some(&broken) {
+            let record = codec::encode(&broken);
             self.broken_tokens.insert(tuple, record.as_slice())?;
-            self.count(BROKEN_COUNT, 1);
         }
         Ok(())
+    }
+
+    /// A key that was refused has served this page again: what was parked looks again.
+    pub(crate) fn token_works(
+        &mut self,
+        key: &FacebookKey,
+        page: &str,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let (account, id) = (key.account_id.bytes(), key.id.bytes());
+        for page in [page, key.page_id.as_deref().unwrap_or(EVERY_PAGE)] {
+            self.broken_tokens.remove((&account, &id, page))?;
+        }
+        self.unpark(&account, now_ms).map(drop)
     }
 
     /// Whether one of an account's keys may be tried for a page.

@@ -2,6 +2,7 @@
 //!
 //! Must not know: how Graph answers. It reads one snapshot of the store and writes nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bson::oid::ObjectId;
@@ -22,6 +23,8 @@ pub(super) struct Look<'a> {
     snapshot: Snapshot,
     desk: Desk<'a>,
     readings: Readings,
+    /// Broken keys that one lead of this pass finds out about.
+    probed: HashSet<ObjectId>,
     now_ms: i64,
 }
 
@@ -41,6 +44,7 @@ impl<'a> Look<'a> {
             snapshot: shared.store.read()?,
             desk: Desk::new(shared),
             readings: Readings::default(),
+            probed: HashSet::new(),
             now_ms: shared.clock.now_ms(),
         })
     }
@@ -100,11 +104,15 @@ impl<'a> Look<'a> {
     }
 
     /// The first of the account's keys that is not known to be broken; without one the task is parked.
-    fn with_key(&self, wanted: Wanted) -> Result<Work, StoreError> {
+    fn with_key(&mut self, wanted: Wanted) -> Result<Work, StoreError> {
         let account = wanted.campaign.account_id;
         let mut error = None;
         for key in self.desk.reference().keys(account, &wanted.page) {
-            if let Some(broken) = self.snapshot.broken(key, &wanted.page)? {
+            let broken = self.snapshot.broken(key, &wanted.page)?;
+            let is_probe = broken.is_some();
+            if let Some(broken) = broken
+                && !(broken.may_be_probed(self.now_ms) && self.probed.insert(key.id))
+            {
                 error.get_or_insert(broken.reason);
                 continue;
             }
@@ -124,6 +132,7 @@ impl<'a> Look<'a> {
                 leadgen_id,
                 page,
                 key: key.clone(),
+                is_probe,
             })));
         }
         let error =

@@ -34,12 +34,16 @@ impl Keys {
 }
 
 impl Settling {
-    /// Settles what a pass has found.
+    /// Settles what a pass has found. `healed` are keys that were broken and have served a page.
     pub(super) fn all_found(
         &self,
         tables: &mut Tables<'_>,
         found: Vec<(TaskKey, Found)>,
+        healed: &[(FacebookKey, String)],
     ) -> Result<(), StoreError> {
+        for (key, page) in healed {
+            tables.token_works(key, page, self.now_ms)?;
+        }
         let mut keys = Keys::default();
         for (key, found) in found {
             // A commit whose outcome was unknown may have settled it already.
@@ -112,6 +116,7 @@ impl Settling {
         let broken = Broken {
             token,
             since_ms: self.now_ms,
+            asked_ms: self.now_ms,
             reason: error.to_owned(),
         };
         tables.note_broken(&place, &broken, keys)

@@ -109,6 +109,7 @@ impl Bench {
         let broken = Broken {
             token: Some(key.fingerprint()),
             since_ms: NOW_MS,
+            asked_ms: NOW_MS,
             reason: "code 190".to_owned(),
         };
         self.write(move |tables| {
@@ -263,6 +264,19 @@ fn a_missing_permission_breaks_a_key_for_that_page_only() {
     bench.refuse(Place::on_page(&key, PAGE), &key);
     assert!(bench.is_broken(&key, PAGE));
     assert!(!bench.is_broken(&key, "another page"));
+}
+
+#[test]
+fn a_key_that_serves_a_page_again_is_not_broken_there_any_more() {
+    let bench = Bench::new();
+    let key = bench.key();
+    bench.refuse(Place::of_key(&key), &key);
+    bench.refuse(Place::on_page(&key, PAGE), &key);
+    bench.refuse(Place::on_page(&key, "8"), &key);
+    let works = key.clone();
+    bench.write(move |tables| tables.token_works(&works, PAGE, NOW_MS));
+    assert!(!bench.is_broken(&key, PAGE));
+    assert!(bench.is_broken(&key, "8"));
 }
 
 #[test]
