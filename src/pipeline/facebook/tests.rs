@@ -21,8 +21,9 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::graph::Options;
-use crate::model::{Method, Webhook};
+use crate::model::{Method, TaskKey, Webhook};
 use crate::pipeline::freshness::Freshness;
+use crate::pipeline::readings::Readings;
 use crate::pipeline::{Limits, Pipeline};
 use crate::store::Store;
 use crate::store::reference::StoreReplica;
@@ -73,6 +74,12 @@ impl FakeGraph {
         let error = json!({ "error": { "message": "no permission", "code": 200 } });
         (StatusCode::BAD_REQUEST, Json(error))
     }
+}
+
+/// A lead's part of a webhook.
+fn change(lead: &usize) -> Value {
+    let value = json!({ "leadgen_id": lead.to_string(), "page_id": "7", "form_id": "8" });
+    json!({ "value": value })
 }
 
 /// A node without sockets, with one account, one campaign and one key.
@@ -144,7 +151,6 @@ impl Bench {
 
     /// A webhook with this many changes, each a lead.
     async fn receive(&self, leads: &[usize]) {
-        let change = |lead: &usize| json!({ "value": { "leadgen_id": lead.to_string(), "page_id": "7", "form_id": "8" } });
         let changes: Vec<_> = leads.iter().map(change).collect();
         let webhook = Webhook {
             platform: "facebook".to_owned(),
@@ -218,4 +224,22 @@ async fn a_permission_that_comes_back_without_a_new_token_lets_all_parked_leads_
             .unwrap()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn a_batch_is_read_once_in_a_pass_and_not_for_each_of_its_changes() {
+    let bench = Bench::new().await;
+    bench.receive(&[11, 12, 13]).await;
+    bench.receive(&[21]).await;
+    let snapshot = bench.shared.store.read().unwrap();
+    let mut readings = Readings::default();
+    let mut open = |seq, change| match readings.of(&snapshot, TaskKey::change(seq, change)) {
+        Ok(Ok(opened)) => opened,
+        _ => panic!("the webhook is there"),
+    };
+    let first = open(1, 0);
+    assert!(Arc::ptr_eq(&first, &open(1, 2)));
+    let other = open(2, 0);
+    assert!(!Arc::ptr_eq(&first, &other));
+    assert!(Arc::ptr_eq(&other, &open(2, 0)));
 }
