@@ -32,6 +32,7 @@ use crate::pipeline::{self, Pipeline, Shared};
 use crate::store::Store;
 use crate::store::outbox::StoreOutbox;
 use crate::store::reference::StoreReplica;
+use crate::tokens::{Renewer, Tokens};
 use crate::upstream::{self, Heartbeat, Pointed, Pull, Push};
 use crate::worker::drive;
 
@@ -44,6 +45,7 @@ pub struct App {
     intake: Arc<Intake>,
     console: Arc<Console>,
     graph: Arc<Graph>,
+    tokens: Arc<Renewer>,
     graph_health: Arc<Health>,
     upstream: Option<Arc<Upstream>>,
     pull: Option<Pull>,
@@ -97,7 +99,15 @@ impl App {
             .as_ref()
             .map(|upstream| Pull::new(Arc::clone(upstream), replica));
         let graph_health = Arc::new(Health::default());
+        let graph = Arc::new(graph(config)?);
+        let tokens = Arc::new(Renewer::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&graph),
+            upstream.clone(),
+        ));
         let live = Live {
+            tokens: Arc::clone(&tokens),
             intake: Arc::clone(&intake),
             upstream: upstream.clone(),
             graph: Arc::clone(&graph_health),
@@ -112,7 +122,8 @@ impl App {
                 clock,
                 live: Some(live),
             }),
-            graph: Arc::new(graph(config)?),
+            graph,
+            tokens,
             dedupe_window_ms: millis(config.intake.dedupe_window),
             backlog_max: config.intake.max_backlog,
             admin_guard: Guard::new(config.admin.token.as_ref().map(Secret::expose)),
@@ -180,6 +191,8 @@ impl App {
             FacebookLeads::new(Arc::clone(shared), graph, health),
             stopped.clone(),
         ));
+        let tokens = Tokens::new(Arc::clone(&self.tokens));
+        workers.spawn(drive(tokens, stopped.clone()));
         let (Some(upstream), Some(pull)) = (&self.upstream, self.pull.take()) else {
             workers.spawn(drive(
                 Lookout::new(Arc::clone(shared), self.replica(), Nobody),
@@ -369,6 +382,7 @@ fn graph(config: &Config) -> anyhow::Result<Graph> {
     let options = graph::Options {
         graph_url: config.facebook.graph_url.to_string(),
         api_version: config.facebook.api_version.clone(),
+        app_id: config.facebook.app_id.clone(),
         app_secret: config
             .facebook
             .app_secret

@@ -3,6 +3,8 @@
 //!
 //! Answers are JSON values: this is the one place that gives them their shape (interface.md).
 
+mod tokens;
+
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,6 +24,7 @@ use crate::store::listing::{Filter, Listed};
 use crate::store::reference::COLLECTIONS;
 use crate::store::tasks::Task;
 use crate::store::{Snapshot, Store, StoreError};
+use crate::tokens::Renewer;
 
 /// Webhooks in one answer at most.
 const LIST_MAX: usize = 1_000;
@@ -51,6 +54,8 @@ pub struct Live {
     pub upstream: Option<Arc<Upstream>>,
     /// How Graph is doing.
     pub graph: Arc<Health>,
+    /// Renews Facebook tokens.
+    pub tokens: Arc<Renewer>,
     /// Asks for a complete pull.
     pub pull: Option<inlet_sync::PullNow>,
     /// When the node started, milliseconds since the epoch.
@@ -116,6 +121,7 @@ impl Console {
             "store": self.file(),
             "refused": self.live.as_ref().map(refused),
             "dependencies": self.live.as_ref().map(dependencies),
+            "facebook": self.tokens(&snapshot)?,
         }))
     }
 

@@ -15,6 +15,7 @@ pub mod jwt;
 pub mod notify;
 pub mod pipeline;
 
+pub mod tokens;
 pub mod upstream;
 
 pub mod admin;

@@ -15,6 +15,7 @@ mod lead;
 pub mod lookout;
 mod plan;
 pub mod prepare;
+pub mod readings;
 pub mod replay;
 mod settle;
 
@@ -23,10 +24,11 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::model::{TaskKey, Webhook};
-use crate::store::{Snapshot, Store, StoreError, Tables};
+use crate::store::{Store, StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 use freshness::Freshness;
 use prepare::{Desk, Prepared};
+use readings::Readings;
 pub use settle::{Limits, Settling};
 
 /// Tasks in one transaction: enough to share its fsyncs, few enough to keep it short.
@@ -98,9 +100,11 @@ impl Batch {
     fn gather(shared: &Shared) -> Result<Self, StoreError> {
         let snapshot = shared.store.read()?;
         let desk = Desk::new(shared);
+        let mut readings = Readings::default();
         let mut due = Vec::new();
         for key in snapshot.due(shared.clock.now_ms(), BATCH_MAX / 2)? {
-            due.push((key, due_task(&snapshot, &desk, key)?));
+            let opened = readings.of(&snapshot, key)?;
+            due.push((key, opened.map_or_else(|end| end, |it| desk.task(key, &it))));
         }
         let cursor = snapshot.cursor()?;
         let webhooks = snapshot.webhooks_after(cursor, BATCH_MAX - due.len())?;
@@ -141,23 +145,8 @@ impl Batch {
 
 fn first_look(desk: &Desk<'_>, seq: u64, webhook: Result<Webhook, StoreError>) -> Prepared {
     match webhook {
-        Ok(webhook) => desk.webhook(seq, &webhook),
+        Ok(webhook) => desk.webhook(seq, webhook),
         Err(error) => Prepared::dead(&error),
-    }
-}
-
-/// A task that was begun before: its webhook is read again.
-fn due_task(snapshot: &Snapshot, desk: &Desk<'_>, key: TaskKey) -> Result<Prepared, StoreError> {
-    Ok(due_webhook(snapshot, key)?.map_or_else(|dead| dead, |webhook| desk.task(key, &webhook)))
-}
-
-/// The webhook of a task begun before, or the task's end where the webhook cannot be read any more.
-fn due_webhook(snapshot: &Snapshot, key: TaskKey) -> Result<Result<Webhook, Prepared>, StoreError> {
-    match snapshot.webhook(key.seq) {
-        Ok(Some(webhook)) => Ok(Ok(webhook)),
-        Ok(None) => Ok(Err(Prepared::dead(&"the webhook is no longer stored"))),
-        Err(error @ StoreError::Corrupt { .. }) => Ok(Err(Prepared::dead(&error))),
-        Err(error) => Err(error),
     }
 }
 

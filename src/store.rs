@@ -15,6 +15,7 @@ pub mod tables;
 pub mod tasks;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,8 @@ pub struct Signals {
     pub graph: Notify,
     /// Documents to push.
     pub push: Notify,
+    /// Facebook tokens to renew.
+    pub tokens: Notify,
 }
 
 /// Positions that are read far more often than written, kept beside the file.

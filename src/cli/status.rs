@@ -28,6 +28,8 @@ fn render(status: &Value) -> String {
         tally("ignored because", status, "/reasons"),
         sync::facts(status.get("sync").unwrap_or(&Value::Null)),
         dependencies(status),
+        broken_tokens(status),
+        expiring_tokens(status),
     ];
     let shown: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     shown.join("\n\n")
@@ -77,6 +79,64 @@ fn dependencies(status: &Value) -> String {
     table::grid(&["dependency", "state", "last error"], rows)
 }
 
+/// Keys whose leads wait, and what to do about it.
+fn broken_tokens(status: &Value) -> String {
+    let rows = rows(status, "/facebook/broken", |row| {
+        let since = time(row, "/since_ms");
+        vec![
+            account(row),
+            page(row),
+            since,
+            cell(row, "/reason"),
+            cell(row, "/remedy"),
+        ]
+    });
+    grid_of(
+        &["facebook token broken", "page", "since", "reason", "remedy"],
+        rows,
+    )
+}
+
+/// Keys that are to be renewed, or have to be by hand.
+fn expiring_tokens(status: &Value) -> String {
+    let rows = rows(status, "/facebook/expiring", |row| {
+        let end = time(row, "/expires_at_ms");
+        vec![
+            account(row),
+            page(row),
+            end,
+            cell(row, "/last_error"),
+            cell(row, "/remedy"),
+        ]
+    });
+    grid_of(
+        &["facebook token ends", "page", "at", "last error", "remedy"],
+        rows,
+    )
+}
+
+fn rows(status: &Value, pointer: &str, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+    table::items(status, pointer).iter().map(row).collect()
+}
+
+fn grid_of(headers: &[&str], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    table::grid(headers, rows)
+}
+
+fn account(row: &Value) -> String {
+    format!("account {}", cell(row, "/account"))
+}
+
+fn page(row: &Value) -> String {
+    match row["page"].as_str() {
+        Some(page) => table::harmless(page),
+        None => "all".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -105,5 +165,22 @@ mod tests {
             assert!(shown.contains(line), "no `{line}` in\n{shown}");
         }
         assert!(!shown.contains("IGNORED BECAUSE"), "{shown}");
+        assert!(!shown.contains("FACEBOOK TOKEN"), "{shown}");
+    }
+
+    #[test]
+    fn a_broken_token_is_shown_with_its_remedy() {
+        let shown = render(&json!({ "facebook": {
+            "broken": [{"account": "a1", "page": null, "key": "f1", "since_ms": 0,
+                "reason": "code 190", "remedy": "reconnect Facebook for this account"}],
+            "expiring": [{"account": "a2", "page": "7", "key": "f2", "expires_at_ms": 86_400_000,
+                "last_error": null, "remedy": null}],
+        } }));
+        for line in [
+            "account a1             all   1970-01-01T00:00:00.000Z  code 190  reconnect Facebook for this account",
+            "account a2           7     1970-01-02T00:00:00.000Z",
+        ] {
+            assert!(shown.contains(line), "no `{line}` in\n{shown}");
+        }
     }
 }

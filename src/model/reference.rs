@@ -67,28 +67,6 @@ pub struct User {
     pub account_id: Option<ObjectId>,
 }
 
-/// A Facebook key: the token that may read an account's leads (R12, R33).
-#[derive(Clone, PartialEq)]
-pub struct FacebookKey {
-    /// `_id`.
-    pub id: ObjectId,
-    /// `account_id`.
-    pub account_id: ObjectId,
-    /// `page_id`; a key without one serves all pages of its account.
-    pub page_id: Option<String>,
-    /// `token.access_token`.
-    pub access_token: String,
-}
-
-impl std::fmt::Debug for FacebookKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FacebookKey")
-            .field("id", &self.id)
-            .field("page_id", &self.page_id)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Account {
     /// Reads an `accounts` document; `None` without an ObjectId `_id`.
     #[must_use]
@@ -146,20 +124,6 @@ impl User {
     }
 }
 
-impl FacebookKey {
-    /// Reads a `facebook.keys` document; `None` without ids or an access token.
-    #[must_use]
-    pub fn read(document: &Document) -> Option<Self> {
-        let token = document.get_document("token").ok()?;
-        Some(Self {
-            id: document.get_object_id("_id").ok()?,
-            account_id: document.get_object_id("account_id").ok()?,
-            page_id: text(document, "page_id"),
-            access_token: text(token, "access_token")?,
-        })
-    }
-}
-
 fn is_active(document: &Document) -> bool {
     text(document, "status").is_none_or(|status| status == "active")
 }
@@ -173,7 +137,7 @@ fn present(document: &Document, name: &str) -> Option<Bson> {
 }
 
 /// Text, or an integer as its digits: ids are compared as text (R11). Blank is absent.
-fn text(document: &Document, name: &str) -> Option<String> {
+pub(super) fn text(document: &Document, name: &str) -> Option<String> {
     let text = match document.get(name)? {
         Bson::String(text) => text.trim().to_owned(),
         Bson::Int32(number) => number.to_string(),

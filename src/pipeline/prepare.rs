@@ -12,13 +12,14 @@ use bson::oid::ObjectId;
 
 use super::Shared;
 use super::freshness::Freshness;
+use super::readings::Opened;
 use crate::fields;
 use crate::model::identity::derived_hash;
 use crate::model::{
     Campaign, LeadChange, LeadId, Names, Outcome, Person, Reading, Reason, Submission, TaskKey,
     Webhook, lead_data,
 };
-use crate::platforms::{self, Adapter};
+use crate::platforms::Adapter;
 use crate::store::reference::Reference;
 use crate::store::tasks::Need;
 
@@ -96,41 +97,37 @@ impl<'a> Desk<'a> {
 
     /// A webhook at first sight.
     #[must_use]
-    pub fn webhook(&self, seq: u64, webhook: &Webhook) -> Prepared {
-        self.guarded(webhook, |reading, adapter| match reading {
-            Reading::Ignored(reason) => Prepared::ignored(reason),
-            Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
-            Reading::Changes(changes) => self.changes(webhook, &changes),
-        })
-        .unwrap_or_else(|| panicked(seq))
+    pub fn webhook(&self, seq: u64, webhook: Webhook) -> Prepared {
+        match Opened::read(seq, webhook) {
+            Ok(opened) => self.task(TaskKey::webhook(seq), &opened),
+            Err(end) => end,
+        }
     }
 
-    /// A task seen before: the whole webhook, or one change of it.
+    /// A task: the whole webhook, or one change of it.
     #[must_use]
-    pub fn task(&self, key: TaskKey, webhook: &Webhook) -> Prepared {
-        self.guarded(webhook, |reading, adapter| match reading {
-            Reading::Ignored(reason) => Prepared::ignored(reason),
-            Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
+    pub fn task(&self, key: TaskKey, opened: &Opened) -> Prepared {
+        // What was read is a stranger's text: should making sense of it panic, this task fails and the node goes on.
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.judge_task(key, opened)));
+        prepared.unwrap_or_else(|_| panicked(key.seq))
+    }
+
+    fn judge_task(&self, key: TaskKey, opened: &Opened) -> Prepared {
+        let Opened {
+            webhook,
+            adapter,
+            reading,
+        } = opened;
+        match reading {
+            Reading::Ignored(reason) => Prepared::ignored(*reason),
+            Reading::Submission(submission) => self.submission(webhook, adapter, submission),
             // Change 0 stands for the whole batch too, which may not have been readable when it was last looked at.
-            Reading::Changes(changes) if key.change == 0 => self.changes(webhook, &changes),
+            Reading::Changes(changes) if key.change == 0 => self.changes(webhook, changes),
             Reading::Changes(changes) => match changes.get(key.change as usize) {
                 Some(change) => self.change(webhook, change),
                 None => Prepared::dead(&"the change is no longer in the webhook"),
             },
-        })
-        .unwrap_or_else(|| panicked(key.seq))
-    }
-
-    /// Adapters are fuzzed and must not panic; if one does, its webhook fails and the node goes on.
-    fn guarded(
-        &self,
-        webhook: &Webhook,
-        then: impl FnOnce(Reading, &'static Adapter) -> Prepared,
-    ) -> Option<Prepared> {
-        let Some(adapter) = platforms::by_slug(&webhook.platform) else {
-            return Some(Prepared::dead(&"no adapter reads this platform any more"));
-        };
-        catch_unwind(AssertUnwindSafe(|| then((adapter.read)(webhook), adapter))).ok()
+        }
     }
 
     fn submission(
@@ -290,7 +287,7 @@ fn object_id(text: Option<&str>) -> Option<ObjectId> {
     ObjectId::parse_str(text?.trim()).ok()
 }
 
-fn panicked(seq: u64) -> Prepared {
+pub(super) fn panicked(seq: u64) -> Prepared {
     tracing::error!(seq, "an adapter panicked");
     Prepared::Fail("the adapter panicked".to_owned())
 }

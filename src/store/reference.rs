@@ -68,13 +68,17 @@ impl Reference {
             .filter(|campaign| !campaign.is_deleted)
     }
 
-    /// The key that may read a page's leads for an account: the page's own first, then one without a page; never
-    /// another account's (R12).
+    /// The keys that may read a page's leads for an account, in the order in which they are to be tried; never another
+    /// account's (R12).
     #[must_use]
-    pub fn key(&self, account: ObjectId, page: &str) -> Option<&FacebookKey> {
-        let keys = self.keys.get(&account)?;
-        let of_page = keys.iter().find(|key| key.page_id.as_deref() == Some(page));
-        of_page.or_else(|| keys.iter().find(|key| key.page_id.is_none()))
+    pub fn keys(&self, account: ObjectId, page: &str) -> Vec<&FacebookKey> {
+        let keys = self.keys.get(&account).map_or(&[][..], Vec::as_slice);
+        FacebookKey::for_page(keys, page)
+    }
+
+    /// Every Facebook key.
+    pub fn all_keys(&self) -> impl Iterator<Item = &FacebookKey> {
+        self.keys.values().flatten()
     }
 
     /// Everything committed upstream before this time is in here; `None` before the first complete pull.
@@ -173,7 +177,14 @@ fn read(snapshot: &Snapshot) -> Result<Reference, StoreError> {
         0 => None,
         at => Some(at.cast_signed()),
     };
-    Ok(Reference::build(documents.into_iter(), complete_at_ms))
+    let mut reference = Reference::build(documents.into_iter(), complete_at_ms);
+    let renewed = snapshot.renewed_tokens()?;
+    for key in reference.keys.values_mut().flatten() {
+        if let Some(renewed) = renewed.get(&key.id) {
+            renewed.lie_over(key);
+        }
+    }
+    Ok(reference)
 }
 
 fn document(record: &[u8]) -> Result<Document, StoreError> {
@@ -298,6 +309,7 @@ impl Store {
         self.reference_cell().reload(&self.read()?)?;
         self.signals().pipeline.notify_one();
         self.signals().graph.notify_one();
+        self.signals().tokens.notify_one();
         Ok(())
     }
 }
@@ -313,17 +325,38 @@ impl Snapshot {
             .range((collection, &[][..])..(collection + 1, &[][..]))?;
         range.map(|entry| document(entry?.1.value())).collect()
     }
+
+    /// A Facebook key's document, as it came.
+    pub(crate) fn facebook_key_document(
+        &self,
+        id: ObjectId,
+    ) -> Result<Option<Document>, StoreError> {
+        let id = id_document(&Bson::ObjectId(id));
+        let record = self.reference.get((KEYS, id.as_slice()))?;
+        record.map(|record| document(record.value())).transpose()
+    }
 }
 
 impl Tables<'_> {
-    /// The Facebook keys of an account.
+    /// The Facebook keys of an account, with the tokens to use.
     pub(crate) fn facebook_keys(&self, account: ObjectId) -> Result<Vec<FacebookKey>, StoreError> {
         let mut keys = Vec::new();
         for entry in self.reference.range((KEYS, &[][..])..(KEYS + 1, &[][..]))? {
-            keys.extend(FacebookKey::read(&document(entry?.1.value())?));
+            let key = FacebookKey::read(&document(entry?.1.value())?);
+            if let Some(key) = key.filter(|key| key.account_id == account) {
+                keys.push(self.overlaid(key)?);
+            }
         }
-        keys.retain(|key| key.account_id == account);
         Ok(keys)
+    }
+
+    /// A Facebook key with the token that its document has.
+    pub(crate) fn facebook_key(&self, id: ObjectId) -> Result<Option<FacebookKey>, StoreError> {
+        let id = id_document(&Bson::ObjectId(id));
+        let Some(record) = self.reference.get((KEYS, id.as_slice()))? else {
+            return Ok(None);
+        };
+        Ok(FacebookKey::read(&document(record.value())?))
     }
 
     fn replace_reference(
@@ -374,17 +407,21 @@ impl Tables<'_> {
         }
         self.reference.insert(key, record.as_slice())?;
         if collection == KEYS {
-            self.wake_for_key(document, now_ms)?;
+            self.take_key(document, now_ms)?;
         }
         Ok(())
     }
 
     /// A new or changed token wakes what was parked for want of one (R28).
-    fn wake_for_key(&mut self, document: &RawDocument, now_ms: i64) -> Result<(), StoreError> {
-        if let Ok(account) = document.get_object_id("account_id") {
-            self.unpark(&account.bytes(), now_ms)?;
+    fn take_key(&mut self, raw: &RawDocument, now_ms: i64) -> Result<(), StoreError> {
+        let read = Document::try_from(raw).ok();
+        if let Some(key) = read.and_then(|document| FacebookKey::read(&document)) {
+            self.compare_renewed(&key)?;
         }
-        Ok(())
+        match raw.get_object_id("account_id") {
+            Ok(account) => self.mend(account, now_ms),
+            Err(_) => Ok(()),
+        }
     }
 
     /// A key that goes may leave its account with another one: what was parked looks again.
@@ -399,9 +436,10 @@ impl Tables<'_> {
             .remove((collection, id))?
             .map(|record| document(record.value()));
         if let (KEYS, Some(Ok(gone))) = (collection, gone)
-            && let Ok(account) = gone.get_object_id("account_id")
+            && let Some(key) = FacebookKey::read(&gone)
         {
-            self.unpark(&account.bytes(), now_ms)?;
+            self.forget_renewed(key.id)?;
+            self.mend(key.account_id, now_ms)?;
         }
         Ok(())
     }

@@ -90,6 +90,12 @@ schema! {
         /// Held documents by the time of their next try: (milliseconds since the epoch, collection, row).
         retries DUE_TO_RETRY: (u64, u8, u64) => ();
 
+        /// Facebook tokens renewed here, by key (R33). Record: `Renewed`.
+        renewed_tokens KEY_TO_RENEWED: &'static [u8; 12] => &'static [u8];
+        /// Facebook tokens that Graph refuses (R28): (account, key or zeroes: none, page or empty: all). Record:
+        /// `Broken`.
+        broken_tokens PLACE_TO_BROKEN: (&'static [u8; 12], &'static [u8; 12], &'static str) => &'static [u8];
+
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
         reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];
     }

@@ -25,5 +25,6 @@ mod stale;
 mod stand_alone;
 mod support;
 mod tidy;
+mod tokens;
 mod two_nodes;
 mod wrong_inputs;

@@ -266,14 +266,16 @@ impl Node {
 
     /// From its next start on it pushes to and pulls from this server's database `database`.
     pub(crate) fn connect(&mut self, server: &Mongod, database: &str) {
-        let settings = format!(
-            "mongodb.uri = {:?}\nmongodb.database = {database:?}\n",
-            server.uri()
-        );
-        let file = std::fs::OpenOptions::new().append(true).open(self.config());
-        file.and_then(|mut file| file.write_all(settings.as_bytes()))
-            .expect("the configuration can be added to");
+        self.add_config(&format!("mongodb.uri = {:?}", server.uri()));
+        self.add_config(&format!("mongodb.database = {database:?}"));
         self.has_upstream = true;
+    }
+
+    /// One line more of configuration, with its full key, from its next start on.
+    pub(crate) fn add_config(&self, line: &str) {
+        let file = std::fs::OpenOptions::new().append(true).open(self.config());
+        file.and_then(|mut file| writeln!(file, "{line}"))
+            .expect("the configuration can be added to");
     }
 
     /// Loads reference data with `inlet import`.
