@@ -215,7 +215,8 @@ async fn page_addressed(State(intake): State<Arc<Intake>>, request: Request) -> 
     }
 }
 
-/// Places in `/v1/inbound/webhooks/{platform}/{account}/{campaign}`, counted from the empty text before the first slash.
+/// Places in `/v1/inbound/webhooks/{platform}/{account}/{campaign}`, counted from the empty text before the first
+/// slash.
 const PLATFORM: usize = 4;
 const ACCOUNT: usize = 5;
 const CAMPAIGN: usize = 6;

@@ -360,8 +360,8 @@ impl Settling {
         }
     }
 
-    /// Waits without using up an attempt (R28), the longer the longer this very lead has been failing: it may be Graph's
-    /// trouble with one object, which must not be asked for every second for ever.
+    /// Waits without using up an attempt (R28), the longer the longer this very lead has been failing: it may be
+    /// Graph's trouble with one object, which must not be asked for every second for ever.
     fn later(
         &self,
         tables: &mut Tables<'_>,
