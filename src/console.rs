@@ -360,7 +360,7 @@ impl Console {
             .parse()
             .map_err(|error| ConsoleError::Invalid(format!("{error}")))?;
         let identity = self.store.identity();
-        let here = parsed.node == identity.node && parsed.epoch == identity.epoch;
+        let here = identity.has_been(&parsed.node) && parsed.epoch == identity.epoch;
         if here {
             Ok(parsed.seq)
         } else {

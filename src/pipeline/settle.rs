@@ -233,7 +233,7 @@ impl Settling {
         task: &Task,
         error: &str,
     ) -> Result<(), StoreError> {
-        let Identity { node, epoch } = &self.identity;
+        let Identity { node, epoch, .. } = &self.identity;
         let webhook = WebhookId {
             node: node.clone(),
             epoch: *epoch,

@@ -56,7 +56,8 @@ macro_rules! schema {
 
 schema! {
     everybody {
-        /// Single values: schema version, node id, epoch, the pipeline's cursor, the last row, the resume token.
+        /// Single values: schema version, node id and earlier ones, epoch, the pipeline's cursor, the last row, the
+        /// resume token.
         meta META: &'static str => &'static [u8];
         /// Counters that outlive what they counted: outcomes and reasons by name.
         counts NAME_TO_COUNT: &'static str => u64;

@@ -255,6 +255,40 @@ async fn a_store_whose_making_was_cut_short_is_made_again() {
     }
 }
 
+#[tokio::test]
+async fn a_file_that_does_not_begin_like_a_store_is_set_aside_and_not_destroyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("inlet.redb");
+    let damaged = [&[0; 4], &b"what a failing disk left"[..]].concat();
+    for times in 1..=2 {
+        std::fs::write(&path, &damaged).unwrap();
+        drop(Store::open(path.clone(), None).unwrap());
+        let set_aside: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_str().unwrap().contains("inlet.redb.unfinished-"))
+            .collect();
+        assert_eq!(set_aside.len(), times, "{set_aside:?}");
+        for path in set_aside {
+            assert_eq!(std::fs::read(path).unwrap(), damaged);
+        }
+    }
+}
+
+#[test]
+fn a_renamed_node_knows_its_earlier_names_and_no_others() {
+    let disk = Disk::default();
+    for name in ["edge-1", "edge-2", "edge-1", "edge-3"] {
+        let store = Store::open_with(disk.opener(), Some(name)).unwrap();
+        assert!(store.identity().has_been(name));
+    }
+    let store = Store::open_with(disk.opener(), None).unwrap();
+    let identity = store.identity();
+    assert_eq!(identity.node, "edge-3");
+    assert_eq!(identity.earlier_names, ["edge-1", "edge-2"]);
+    assert!(identity.has_been("edge-1") && !identity.has_been("edge-4"));
+}
+
 /// Sends until one is accepted; its sequence number.
 async fn accepts_again(store: &Store) -> u64 {
     let deadline = Instant::now() + Duration::from_secs(10);
