@@ -51,6 +51,8 @@ refusals! {
     BodyBroken = "body_broken", StatusCode::BAD_REQUEST, None;
     /// The body did not arrive in time.
     BodyTimeout = "body_timeout", StatusCode::REQUEST_TIMEOUT, None;
+    /// The bodies that are being read take all the memory that is meant for them.
+    BodiesFull = "bodies_full", StatusCode::SERVICE_UNAVAILABLE, Some(1);
     /// Over `intake.rate_limit`.
     RateLimited = "rate_limited", StatusCode::TOO_MANY_REQUESTS, Some(1);
     /// `intake.max_backlog` webhooks wait for the pipeline.
