@@ -10,6 +10,7 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use bson::{Document, RawDocumentBuf, doc};
 use inlet_sync::ports::{Replica, ReplicaEvent};
+use redb::ReadableTableMetadata;
 use tempfile::TempDir;
 
 use super::freshness::Freshness;
@@ -17,7 +18,7 @@ use super::lookout::{Lookout, PointedRead};
 use super::{Limits, Pipeline, Shared};
 use crate::clock::{Clock, ManualClock};
 use crate::console::Console;
-use crate::model::{Method, Outcome, Reason, TaskKey, Webhook};
+use crate::model::{Ended, Method, Outcome, Reason, TaskKey, Webhook};
 use crate::store::Store;
 use crate::store::reference::StoreReplica;
 use crate::store::tasks::Need;
@@ -277,6 +278,36 @@ async fn a_replay_after_the_campaign_was_repaired_makes_the_lead_and_only_once()
     bench.work().await;
     assert!(is_lead(bench.outcome(seq)));
     assert_eq!(replay().await.unwrap(), 0, "a lead is not replayed");
+}
+
+#[tokio::test]
+async fn a_long_replay_lets_others_write_after_every_thousand_tasks_and_is_whole_in_the_end() {
+    let bench = Bench::new(true);
+    let store = &bench.shared.store;
+    let keys: Vec<_> = (1..=2_500).map(TaskKey::webhook).collect();
+    let ended = Ended {
+        outcome: Outcome::Ignored {
+            reason: Reason::CampaignNotFound,
+        },
+        attempts: 1,
+        at_ms: NOW_MS,
+    };
+    let end = {
+        let keys = keys.clone();
+        store.write(move |tables| keys.iter().try_for_each(|key| tables.end(*key, &ended)))
+    };
+    end.await.unwrap();
+    let replay = store.replay(keys.clone(), NOW_MS);
+    let begun_meanwhile = store.write(|tables| Ok(tables.tasks.len()?));
+    let (replayed, begun_meanwhile) = tokio::join!(replay, begun_meanwhile);
+    assert_eq!(
+        (replayed.unwrap(), begun_meanwhile.unwrap()),
+        (2_500, 1_000)
+    );
+    assert_eq!(store.replay(keys, NOW_MS).await.unwrap(), 0);
+    let snapshot = store.read().unwrap();
+    assert_eq!(snapshot.waiting().unwrap().timed, 2_500);
+    assert_eq!(snapshot.counted("ignored").unwrap(), 0);
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use redb::ReadableTableMetadata;
 
 use super::changes::Change;
 use super::documents::{Collection, Stored};
-use super::{Store, StoreError, Tables, cursor};
-use crate::model::{Method, Webhook};
+use super::{Store, StoreError, Tables, codec, cursor};
+use crate::model::{Method, Selection, Webhook};
 use disk::{Disk, Trouble};
 
 /// Times that the power is cut in one run of the model, spread over its writes and syncs.
@@ -275,6 +275,48 @@ async fn a_file_that_does_not_begin_like_a_store_is_set_aside_and_not_destroyed(
             assert_eq!(std::fs::read(path).unwrap(), damaged);
         }
     }
+}
+
+/// A store with a webhook for each of these times of arrival, in milliseconds since the epoch.
+async fn store_of(arrivals: impl Iterator<Item = i64> + Send + 'static) -> Store {
+    let store = open(&Disk::default());
+    let fill = store.write(move |tables| {
+        for (seq, arrived_at_ms) in (1..).zip(arrivals) {
+            let webhook = Webhook {
+                arrived_at_ms,
+                ..webhook("listed")
+            };
+            tables
+                .inbox
+                .insert(seq, codec::encode(&webhook).as_slice())?;
+        }
+        Ok(())
+    });
+    fill.await.unwrap();
+    store
+}
+
+fn listed_since(store: &Store, since: i64) -> (Vec<u64>, Option<u64>) {
+    let selection = Selection {
+        since: Some(since),
+        ..Selection::default()
+    };
+    let page = store.read().unwrap().list(&selection, 10).unwrap();
+    let seqs = page.webhooks.iter().map(|listed| listed.seq).collect();
+    (seqs, page.next)
+}
+
+#[tokio::test]
+async fn a_listing_since_a_time_looks_past_those_that_came_while_the_clock_was_behind() {
+    let store = store_of([1_000, 2_000, 5, 6, 3_000].into_iter()).await;
+    assert_eq!(listed_since(&store, 1_500), (vec![5, 2], None));
+}
+
+#[tokio::test]
+async fn a_listing_since_a_time_does_not_read_the_whole_inbox() {
+    let much_older = std::iter::repeat_n(5, 10_001);
+    let store = store_of(std::iter::once(2_000).chain(much_older).chain([3_000])).await;
+    assert_eq!(listed_since(&store, 1_500), (vec![10_003], None));
 }
 
 #[test]
