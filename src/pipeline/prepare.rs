@@ -30,8 +30,6 @@ pub enum Prepared {
     Lead(Box<Draft>),
     /// A decision has to wait for reference data.
     Await(Need),
-    /// The parts of a Facebook batch, by position.
-    Changes(Vec<Prepared>),
     /// The campaigns a Facebook change goes to; `late`: look once more when fresh data is there (R13).
     Campaigns {
         /// Each gets the lead on its own.
@@ -53,6 +51,23 @@ impl Prepared {
         Self::End(Outcome::DeadLetter {
             error: error.to_string(),
         })
+    }
+}
+
+/// What there is to settle at a webhook, or at a task of one.
+pub struct Tasks {
+    /// The task itself; in a Facebook batch its first change, which stands for the webhook.
+    pub first: Prepared,
+    /// The changes after it, by position.
+    pub others: Vec<Prepared>,
+}
+
+impl From<Prepared> for Tasks {
+    fn from(first: Prepared) -> Self {
+        Self {
+            first,
+            others: Vec::new(),
+        }
     }
 }
 
@@ -96,39 +111,35 @@ impl<'a> Desk<'a> {
 
     /// A webhook at first sight.
     #[must_use]
-    pub fn webhook(&self, seq: u64, webhook: &Webhook) -> Prepared {
-        self.guarded(webhook, |reading, adapter| match reading {
-            Reading::Ignored(reason) => Prepared::ignored(reason),
-            Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
-            Reading::Changes(changes) => self.changes(webhook, &changes),
-        })
-        .unwrap_or_else(|| panicked(seq))
+    pub fn webhook(&self, seq: u64, webhook: &Webhook) -> Tasks {
+        self.task(TaskKey::webhook(seq), webhook)
     }
 
     /// A task seen before: the whole webhook, or one change of it.
     #[must_use]
-    pub fn task(&self, key: TaskKey, webhook: &Webhook) -> Prepared {
+    pub fn task(&self, key: TaskKey, webhook: &Webhook) -> Tasks {
         self.guarded(webhook, |reading, adapter| match reading {
-            Reading::Ignored(reason) => Prepared::ignored(reason),
-            Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
+            Reading::Ignored(reason) => Prepared::ignored(reason).into(),
+            Reading::Submission(submission) => {
+                self.submission(webhook, adapter, &submission).into()
+            }
             // Change 0 stands for the whole batch too, which may not have been readable when it was last looked at.
             Reading::Changes(changes) if key.change == 0 => self.changes(webhook, &changes),
-            Reading::Changes(changes) => match changes.get(key.change as usize) {
-                Some(change) => self.change(webhook, change),
-                None => Prepared::dead(&"the change is no longer in the webhook"),
-            },
+            Reading::Changes(changes) => self
+                .change(webhook, changes.get(key.change as usize))
+                .into(),
         })
-        .unwrap_or_else(|| panicked(key.seq))
+        .unwrap_or_else(|| panicked(key.seq).into())
     }
 
     /// Adapters are fuzzed and must not panic; if one does, its webhook fails and the node goes on.
     fn guarded(
         &self,
         webhook: &Webhook,
-        then: impl FnOnce(Reading, &'static Adapter) -> Prepared,
-    ) -> Option<Prepared> {
+        then: impl FnOnce(Reading, &'static Adapter) -> Tasks,
+    ) -> Option<Tasks> {
         let Some(adapter) = platforms::by_slug(&webhook.platform) else {
-            return Some(Prepared::dead(&"no adapter reads this platform any more"));
+            return Some(Prepared::dead(&"no adapter reads this platform any more").into());
         };
         catch_unwind(AssertUnwindSafe(|| then((adapter.read)(webhook), adapter))).ok()
     }
@@ -192,21 +203,23 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn changes(&self, webhook: &Webhook, changes: &[LeadChange]) -> Prepared {
-        Prepared::Changes(
-            changes
-                .iter()
-                .map(|change| self.change(webhook, change))
+    fn changes(&self, webhook: &Webhook, changes: &[LeadChange]) -> Tasks {
+        let others = changes.iter().skip(1);
+        Tasks {
+            first: self.change(webhook, changes.first()),
+            others: others
+                .map(|change| self.change(webhook, Some(change)))
                 .collect(),
-        )
+        }
     }
 
-    fn change(&self, webhook: &Webhook, change: &LeadChange) -> Prepared {
+    fn change(&self, webhook: &Webhook, change: Option<&LeadChange>) -> Prepared {
         let (page, form) = match change {
-            LeadChange::Ignored(reason) => return Prepared::ignored(*reason),
-            LeadChange::Leadgen {
+            None => return Prepared::dead(&"the change is no longer in the webhook"),
+            Some(LeadChange::Ignored(reason)) => return Prepared::ignored(*reason),
+            Some(LeadChange::Leadgen {
                 page_id, form_id, ..
-            } => (page_id, form_id),
+            }) => (page_id, form_id),
         };
         let ids: Vec<_> = self
             .reference

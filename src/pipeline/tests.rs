@@ -22,7 +22,7 @@ use crate::model::{Ended, Method, Outcome, Reason, TaskKey, Webhook};
 use crate::store::Store;
 use crate::store::reference::StoreReplica;
 use crate::store::tasks::Need;
-use crate::worker::{StepError, run_until_idle};
+use crate::worker::{Step, StepError, Worker, run_until_idle};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const ACCOUNT: ObjectId = ObjectId::from_bytes([0xa1; 12]);
@@ -112,6 +112,28 @@ impl Bench {
             body: body.as_bytes().to_vec(),
         };
         self.shared.store.receive(&webhook).await.unwrap()
+    }
+
+    /// A Facebook webhook with changes that are none of ours.
+    async fn receive_changes(&self, count: usize) -> u64 {
+        let changes = vec![r#"{"field":"feed"}"#; count].join(",");
+        let webhook = Webhook {
+            platform: "facebook".to_owned(),
+            account: None,
+            campaign: None,
+            method: Method::Post,
+            query: String::new(),
+            content_type: None,
+            headers: Vec::new(),
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            arrived_at_ms: self.clock.now_ms(),
+            body: format!(r#"{{"entry":[{{"changes":[{changes}]}}]}}"#).into_bytes(),
+        };
+        self.shared.store.receive(&webhook).await.unwrap()
+    }
+
+    fn counted(&self, name: &str) -> u64 {
+        self.shared.store.read().unwrap().counted(name).unwrap()
     }
 
     async fn work(&self) {
@@ -308,6 +330,48 @@ async fn a_long_replay_lets_others_write_after_every_thousand_tasks_and_is_whole
     let snapshot = store.read().unwrap();
     assert_eq!(snapshot.waiting().unwrap().timed, 2_500);
     assert_eq!(snapshot.counted("ignored").unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_of_thousands_of_changes_is_settled_a_thousand_at_a_time_and_only_once() {
+    let bench = Bench::with_campaign().await;
+    let batch = bench.receive_changes(2_500).await;
+    let behind = bench.receive(ADA).await;
+    let step = async || {
+        let mut pipeline = Pipeline::new(Arc::clone(&bench.shared));
+        assert_eq!(pipeline.step().await.unwrap(), Step::Busy);
+    };
+    // Each step is the first of a node that was stopped after it: what is settled stays, and is not settled again.
+    step().await;
+    assert_eq!(bench.counted("ignored"), 1_000);
+    assert_eq!(bench.shared.store.levels().cursor(), batch - 1);
+    step().await;
+    assert_eq!(bench.counted("ignored"), 1_000);
+    bench.work().await;
+    assert_eq!(bench.counted("ignored"), 2_500);
+    assert_eq!(bench.counted("unsupported_event"), 2_500);
+    let (tasks, ends) = bench.shared.store.read().unwrap().fate(batch).unwrap();
+    assert_eq!((tasks.len(), ends.len()), (0, 2_500));
+    assert!(is_lead(bench.outcome(behind)));
+}
+
+#[tokio::test]
+async fn changes_that_are_replayed_end_once_more_and_leave_the_others_of_their_batch_alone() {
+    let bench = Bench::new(true);
+    let batch = bench.receive_changes(2_500).await;
+    bench.work().await;
+    bench.clock.advance(Duration::from_secs(1));
+    let again = [0, 7, 2_499].map(|position| TaskKey::change(batch, position));
+    let store = &bench.shared.store;
+    let replayed = store.replay(again.to_vec(), bench.clock.now_ms()).await;
+    assert_eq!(replayed.unwrap(), 3);
+    bench.work().await;
+    let (tasks, ends) = store.read().unwrap().fate(batch).unwrap();
+    assert_eq!((tasks.len(), ends.len()), (0, 2_500));
+    assert_eq!(bench.counted("ignored"), 2_500);
+    let ended_again = ends.iter().filter(|(_, ended)| ended.at_ms > NOW_MS);
+    let ended_again: Vec<_> = ended_again.map(|(key, _)| *key).collect();
+    assert_eq!(ended_again, again);
 }
 
 #[tokio::test]
