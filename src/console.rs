@@ -284,7 +284,7 @@ impl Console {
             .zip(&documents)
             .map(|(name, list)| ((*name).to_owned(), json!(list.len())));
         let counts: Map<String, Value> = counts.collect();
-        self.store.import(documents, self.clock.now_ms()).await?;
+        self.store.import(documents).await?;
         Ok(Value::Object(counts))
     }
 

@@ -19,9 +19,9 @@ use super::{Limits, Pipeline, Shared};
 use crate::clock::{Clock, ManualClock};
 use crate::console::Console;
 use crate::model::{Ended, Method, Outcome, Reason, TaskKey, Webhook};
-use crate::store::Store;
 use crate::store::reference::StoreReplica;
-use crate::store::tasks::Need;
+use crate::store::tasks::{Need, Task, WaitsFor};
+use crate::store::{Store, StoreError, Tables};
 use crate::worker::{Step, StepError, Worker, run_until_idle};
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -372,6 +372,50 @@ async fn changes_that_are_replayed_end_once_more_and_leave_the_others_of_their_b
     let ended_again = ends.iter().filter(|(_, ended)| ended.at_ms > NOW_MS);
     let ended_again: Vec<_> = ended_again.map(|(key, _)| *key).collect();
     assert_eq!(ended_again, again);
+}
+
+#[tokio::test]
+async fn a_new_token_wakes_all_that_is_parked_for_its_account_a_thousand_at_a_time_and_nothing_else()
+ {
+    let bench = Bench::new(true);
+    let store = &bench.shared.store;
+    let other = [0xa2; 12];
+    let begun = store.write(move |tables| {
+        for seq in 1..=2_500 {
+            park(tables, seq, ACCOUNT.bytes())?;
+        }
+        park(tables, 2_501, other)
+    });
+    begun.await.unwrap();
+    bench.import(vec![key_of(ACCOUNT)]).await;
+    let waiting = || {
+        let waiting = store.read().unwrap().waiting().unwrap();
+        (waiting.parked, waiting.graph)
+    };
+    assert_eq!(waiting(), (2_501, 0));
+    let mut lookout = Lookout::new(Arc::clone(&bench.shared), bench.replica(), Answers(vec![]));
+    lookout.step().await.unwrap();
+    assert_eq!(waiting(), (1_501, 1_000));
+    // Parked again for want of another token yet: it stays, or it would be woken for ever.
+    let parked_again = store.write(|tables| park(tables, 1, ACCOUNT.bytes()));
+    parked_again.await.unwrap();
+    run_until_idle(&mut lookout).await.unwrap();
+    assert_eq!(waiting(), (2, 2_499));
+}
+
+fn park(tables: &mut Tables<'_>, seq: u64, account: [u8; 12]) -> Result<(), StoreError> {
+    let task = Task {
+        waits_for: WaitsFor::Token { account },
+        ..Task::default()
+    };
+    tables.enqueue(TaskKey::webhook(seq), &task, 0)
+}
+
+fn key_of(account: ObjectId) -> ReplicaEvent {
+    put(
+        3,
+        &doc! { "_id": ObjectId::new(), "account_id": account, "access_token": "new" },
+    )
 }
 
 #[tokio::test]

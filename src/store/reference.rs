@@ -221,9 +221,8 @@ impl Replica for StoreReplica {
         resume_token: Option<RawDocumentBuf>,
         began_at_ms: i64,
     ) -> Result<(), PortError> {
-        let now_ms = self.clock.now_ms();
         self.write(move |tables| {
-            tables.replace_reference(&documents, now_ms)?;
+            tables.replace_reference(&documents)?;
             tables.complete_at(began_at_ms)?;
             tables.resume_after(resume_token.as_deref())
         })
@@ -235,7 +234,6 @@ impl Replica for StoreReplica {
         resume_token: Option<RawDocumentBuf>,
         complete_at_ms: Option<i64>,
     ) -> Result<(), PortError> {
-        let now_ms = self.clock.now_ms();
         self.write(move |tables| {
             for event in &events {
                 match event {
@@ -243,10 +241,10 @@ impl Replica for StoreReplica {
                         collection,
                         document,
                     } => {
-                        tables.put_reference(number(*collection), document, now_ms)?;
+                        tables.put_reference(number(*collection), document)?;
                     }
                     ReplicaEvent::Delete { collection, id } => {
-                        tables.delete_reference(number(*collection), &id_document(id), now_ms)?
+                        tables.delete_reference(number(*collection), &id_document(id))?
                     }
                 }
             }
@@ -277,15 +275,11 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn import(
-        &self,
-        documents: Vec<Vec<RawDocumentBuf>>,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    pub async fn import(&self, documents: Vec<Vec<RawDocumentBuf>>) -> Result<(), StoreError> {
         self.write(move |tables| {
             for (collection, documents) in documents.iter().enumerate() {
                 for document in documents {
-                    tables.put_reference(number(collection), document, now_ms)?;
+                    tables.put_reference(number(collection), document)?;
                 }
             }
             Ok(())
@@ -326,18 +320,14 @@ impl Tables<'_> {
         Ok(keys)
     }
 
-    fn replace_reference(
-        &mut self,
-        documents: &[Vec<RawDocumentBuf>],
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    fn replace_reference(&mut self, documents: &[Vec<RawDocumentBuf>]) -> Result<(), StoreError> {
         let mut kept = HashSet::new();
         for (collection, documents) in documents.iter().enumerate() {
             for document in documents {
                 if let Some(id) = id_bytes(document) {
                     kept.insert((number(collection), id));
                 }
-                self.put_reference(number(collection), document, now_ms)?;
+                self.put_reference(number(collection), document)?;
             }
         }
         let mut gone = Vec::new();
@@ -349,17 +339,12 @@ impl Tables<'_> {
             }
         }
         for (collection, id) in gone {
-            self.delete_reference(collection, &id, now_ms)?;
+            self.delete_reference(collection, &id)?;
         }
         Ok(())
     }
 
-    fn put_reference(
-        &mut self,
-        collection: u8,
-        document: &RawDocument,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    fn put_reference(&mut self, collection: u8, document: &RawDocument) -> Result<(), StoreError> {
         let Some(id) = id_bytes(document) else {
             return Ok(());
         };
@@ -374,26 +359,21 @@ impl Tables<'_> {
         }
         self.reference.insert(key, record.as_slice())?;
         if collection == KEYS {
-            self.wake_for_key(document, now_ms)?;
+            self.wake_for_key(document)?;
         }
         Ok(())
     }
 
     /// A new or changed token wakes what was parked for want of one (R28).
-    fn wake_for_key(&mut self, document: &RawDocument, now_ms: i64) -> Result<(), StoreError> {
+    fn wake_for_key(&mut self, document: &RawDocument) -> Result<(), StoreError> {
         if let Ok(account) = document.get_object_id("account_id") {
-            self.unpark(&account.bytes(), now_ms)?;
+            self.unpark(&account.bytes())?;
         }
         Ok(())
     }
 
     /// A key that goes may leave its account with another one: what was parked looks again.
-    fn delete_reference(
-        &mut self,
-        collection: u8,
-        id: &[u8],
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    fn delete_reference(&mut self, collection: u8, id: &[u8]) -> Result<(), StoreError> {
         let gone = self
             .reference
             .remove((collection, id))?
@@ -401,7 +381,7 @@ impl Tables<'_> {
         if let (KEYS, Some(Ok(gone))) = (collection, gone)
             && let Ok(account) = gone.get_object_id("account_id")
         {
-            self.unpark(&account.bytes(), now_ms)?;
+            self.unpark(&account.bytes())?;
         }
         Ok(())
     }

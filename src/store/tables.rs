@@ -76,6 +76,8 @@ schema! {
         graph DUE_TO_GRAPH_TASK: (u64, u64, u32, &'static [u8; 12]) => ();
         /// Facebook leads whose account's token is broken (R28): (account, task).
         parked ACCOUNT_TO_PARKED: (&'static [u8; 12], u64, u32, &'static [u8; 12]) => ();
+        /// Accounts whose token changed, and the parked task up to which they have been woken.
+        waking ACCOUNT_TO_WOKEN: &'static [u8; 12] => TaskTuple;
         /// How tasks ended. Record: `Ended`.
         outcomes TASK_TO_OUTCOME: TaskTuple => &'static [u8];
 
