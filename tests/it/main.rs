@@ -23,5 +23,6 @@ mod stale;
 mod stand_alone;
 mod support;
 mod tidy;
+mod tls;
 mod two_nodes;
 mod wrong_inputs;
