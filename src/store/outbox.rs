@@ -11,7 +11,7 @@ use inlet_sync::ports::{
 use redb::ReadableTableMetadata;
 
 use super::changes::{Held, Refusal};
-use super::documents::{Adopted, Collection, Stored};
+use super::documents::{Adopted, Assembler, Collection, Stored};
 use super::{Snapshot, Store, StoreError, Tables};
 use crate::model::{Ended, Outcome};
 use unsettled::{Settle, lacks};
@@ -129,7 +129,8 @@ impl Outbox for StoreOutbox {
             .is_empty()
             .map_err(|error| port(error.into()))?;
         let render = Render {
-            snapshot,
+            assembler: Assembler::new(&snapshot),
+            snapshot: &snapshot,
             anything_held,
             lacking: self.take_lacking(pending),
         };
@@ -281,13 +282,14 @@ impl Tables<'_> {
     }
 }
 
-struct Render {
-    snapshot: Snapshot,
+struct Render<'s> {
+    snapshot: &'s Snapshot,
+    assembler: Assembler<'s>,
     anything_held: bool,
     lacking: Lacking,
 }
 
-impl Render {
+impl Render<'_> {
     /// A damaged document waits for itself: it is in nobody's way, and `status` shows that something is left.
     fn one(&self, pending: &Pending) -> Result<Rendered, StoreError> {
         match self.render(pending) {
@@ -336,7 +338,7 @@ impl Render {
             (None, Some(_)) => Vec::new(),
             (None, None) => {
                 return self
-                    .snapshot
+                    .assembler
                     .assemble(pending.row, stored, true)
                     .map(Rendered::Create);
             }
@@ -365,11 +367,11 @@ impl Render {
         }
         match held {
             None => self
-                .snapshot
+                .assembler
                 .assemble(pending.row, stored, true)
                 .map(Rendered::Append),
             Some(held) => {
-                let whole = self.snapshot.assemble(pending.row, stored, false)?;
+                let whole = self.assembler.assemble(pending.row, stored, false)?;
                 without_contact(&whole, &held).map(Rendered::Append)
             }
         }
@@ -383,7 +385,7 @@ impl Render {
             .snapshot
             .document(Collection::Contacts.row(number))?
             .settled_id();
-        let id = self.snapshot.upstream_id(row, stored)?;
+        let id = self.assembler.upstream_id(row, stored)?;
         let update = rawdoc! {
             "$set": { "contact_id": contact },
             "$pull": { "errors": { "type": "contactCreation" } },
@@ -403,7 +405,7 @@ impl Render {
         if exists {
             return Ok(Rendered::Nothing);
         }
-        self.snapshot
+        self.assembler
             .assemble(row, stored, true)
             .map(Rendered::Append)
     }
@@ -415,11 +417,8 @@ impl Render {
         else {
             return Ok(false);
         };
-        Ok(self
-            .snapshot
-            .document(Collection::Rooms.row(room))?
-            .adopted
-            .is_some())
+        let room = self.assembler.parent(Collection::Rooms, room)?;
+        Ok(room.adopted.is_some())
     }
 
     fn blocking(&self, stored: &Stored) -> Result<Option<Row>, StoreError> {
@@ -440,18 +439,15 @@ impl Render {
         let lead = match (stored.links.lead, stored.links.conversation) {
             (Some(lead), _) => Some(lead),
             (None, Some(conversation)) if Collection::of(row) != Collection::Leads => {
-                self.snapshot
-                    .document(Collection::Conversations.row(conversation))?
+                self.assembler
+                    .parent(Collection::Conversations, conversation)?
                     .links
                     .lead
             }
             _ => None,
         };
         match lead {
-            Some(lead) => Ok(self
-                .snapshot
-                .document(Collection::Leads.row(lead))?
-                .withdrawn),
+            Some(lead) => Ok(self.assembler.parent(Collection::Leads, lead)?.withdrawn),
             None => Ok(stored.withdrawn),
         }
     }
