@@ -10,8 +10,8 @@ const TRANSACTION_MAX: usize = 1_000;
 impl Store {
     /// Replays those of `keys` that ended without a lead; returns how many.
     ///
-    /// Each transaction is whole: when one fails, the tasks of those before it run again, and the others can be replayed
-    /// once more with them, since a task that has not ended is left alone.
+    /// Each transaction is whole: when one fails, the tasks of those before it run again, and the others can be
+    /// replayed once more with them, since a task that has not ended is left alone.
     ///
     /// # Errors
     /// When the store cannot be written.

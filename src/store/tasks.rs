@@ -210,8 +210,8 @@ impl Tables<'_> {
         Ok(begun || self.outcomes.range(campaigns())?.next().is_some())
     }
 
-    /// The token of an account changed (R28): what is parked for it is to be woken, by [`Tables::wake_parked`], from the
-    /// first on.
+    /// The token of an account changed (R28): what is parked for it is to be woken, by [`Tables::wake_parked`], from
+    /// the first on.
     pub(crate) fn unpark(&mut self, account: &[u8; 12]) -> Result<(), StoreError> {
         let nobody = (0, 0, &[0; 12]);
         let from = (account, nobody.0, nobody.1, nobody.2);
