@@ -17,6 +17,7 @@ use reqwest::{Client, StatusCode, Url, redirect};
 use serde_json::Value;
 use sha2::Sha256;
 
+use crate::detail;
 use crate::model::{FacebookKey, LeadId};
 
 pub use failure::Failure;
@@ -164,8 +165,7 @@ impl Graph {
             secrets.push(proof(secret, &key.access_token));
             secrets.push(secret.clone());
         }
-        let masked = secrets.iter().fold(detail.to_owned(), mask);
-        failure::bounded(&masked)
+        detail::fit_to_tell(detail, secrets.iter().map(String::as_str))
     }
 }
 
@@ -259,31 +259,13 @@ fn proof(app_secret: &str, access_token: &str) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// Stars for a secret, written plainly or as in a URL.
-fn mask(text: String, secret: &String) -> String {
-    if secret.is_empty() {
-        return text;
-    }
-    let in_url: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    text.replace(secret, "***").replace(&in_url, "***")
-}
-
 fn not_answered(error: reqwest::Error) -> Failure {
     // The URL carries the token.
     let error = error.without_url();
-    let detail = with_causes(&error);
+    let detail = detail::with_causes(&error);
     if error.is_builder() {
         // The id is known to be plain, so only a token that is none can spoil the request.
         return Failure::TokenBroken { detail };
     }
     Failure::unavailable(detail)
-}
-
-/// The error and what caused it: reqwest's own text says only that sending failed.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

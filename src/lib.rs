@@ -11,6 +11,7 @@ pub mod intake;
 pub mod store;
 
 pub mod graph;
+pub mod jwt;
 pub mod notify;
 pub mod pipeline;
 
@@ -25,6 +26,8 @@ pub mod clock;
 pub mod closed;
 pub mod config;
 pub mod demo;
+pub mod detail;
 pub mod health;
+pub mod retry_after;
 pub mod telemetry;
 pub mod worker;

@@ -230,3 +230,37 @@ fn check_prints_mistakes_as_its_result() {
         assert!(printed.contains(expected), "{printed}");
     }
 }
+
+#[test]
+fn check_names_a_broken_service_account_file_and_repeats_nothing_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key.json");
+    std::fs::write(
+        &key_file,
+        r#"{"type":"service_account","project_id":"hush"}"#,
+    )
+    .unwrap();
+    let config = folder.path().join("inlet.toml");
+    let line = format!(
+        "[fcm]\nservice_account = {:?}\n",
+        key_file.display().to_string()
+    );
+    std::fs::write(&config, line).unwrap();
+    let args = Args::try_parse_from(["inlet", "check"]).unwrap();
+    let Command::Check(check) = args.command else {
+        panic!("it checks nothing")
+    };
+    let mut out = Vec::new();
+    let nothing = std::collections::HashMap::new();
+    let code = check.run(Some(&config), &nothing, &mut out).unwrap();
+    let told = String::from_utf8(out).unwrap();
+    assert_eq!(code, ExitCode::from(MISTAKEN));
+    assert!(
+        told.contains("key.json: `fcm.service_account` names this file"),
+        "{told}"
+    );
+    assert!(
+        told.contains("no `client_email`") && !told.contains("hush"),
+        "{told}"
+    );
+}

@@ -10,9 +10,6 @@ use serde_json::Value;
 
 use crate::model::LeadId;
 
-/// Enough for Graph's message and trace id; details end up in outcomes and logs.
-const DETAIL_CHARS_MAX: usize = 500;
-
 /// Why a lead could not be read, by what is to be done about it (R28). The details are for people: bounded, on one
 /// line, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +78,7 @@ impl Failure {
 
 /// The lead in an answer, or why there is none. `wait` is what the answer's headers ask for.
 ///
-/// The details of failures may still hold secrets and have any length: see [`bounded`].
+/// The details of failures may still hold secrets and have any length: see [`crate::detail::fit_to_tell`].
 pub(super) fn judge(
     status: StatusCode,
     wait: Option<Duration>,
@@ -103,16 +100,6 @@ pub(super) fn judge(
     }
     let detail = format!("{status}: {}", quote(body));
     Err(not_graph(status, wait, detail))
-}
-
-/// Blanks for control characters, and no more than fits a line of a log.
-pub(super) fn bounded(detail: &str) -> String {
-    let mut chars = detail.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut text: String = chars.by_ref().take(DETAIL_CHARS_MAX).collect();
-    if chars.next().is_some() {
-        text.push('…');
-    }
-    text
 }
 
 /// What a stranger answered. JSON is only named: half a lead may be in it, and details end up in logs.
@@ -363,13 +350,5 @@ mod tests {
             "the Facebook token is broken: 400 Bad Request: code 190 subcode 463, OAuthException: \
              Session has expired (fbtrace_id AbC)"
         );
-    }
-
-    #[test]
-    fn details_are_bounded_and_on_one_line() {
-        let text = bounded(&"é\n".repeat(10_000));
-        assert_eq!(text.chars().count(), DETAIL_CHARS_MAX + 1);
-        assert!(text.starts_with("é é ") && text.ends_with('…'));
-        assert_eq!(bounded("short"), "short");
     }
 }

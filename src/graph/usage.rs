@@ -4,32 +4,24 @@
 
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-/// Asking once an hour costs nothing, and a header gone mad must not stop the node for a year.
-const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
+use crate::retry_after::{self, WAIT_MAX};
 
 /// Usage is counted over a rolling hour and falls a little every minute.
 const WAIT_AT_FULL_USAGE: Duration = Duration::from_secs(5 * 60);
 
 /// The longest wait any header asks for; `None` where none does. At most an hour.
-///
-/// `Retry-After` is read in seconds; as a date it is left to the caller's own back-off.
 pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let asked = [
-        retry_after(headers),
+        retry_after::read(headers),
         regain_access(headers),
         full_usage(headers, "x-app-usage"),
         full_usage(headers, "x-page-usage"),
     ];
     let longest = asked.into_iter().flatten().max()?;
     (!longest.is_zero()).then_some(longest.min(WAIT_MAX))
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    seconds.parse().ok().map(Duration::from_secs)
 }
 
 /// `X-Business-Use-Case-Usage`: `{"<business>": [{"type": "leadgen", "estimated_time_to_regain_access": 19}]}`, in

@@ -18,6 +18,8 @@ mod outage;
 mod people;
 mod platforms;
 mod poison;
+mod push;
+mod sms;
 mod spine;
 mod stale;
 mod stand_alone;

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod extended;
+pub(crate) mod fcm;
 pub(crate) mod graph;
 pub(crate) mod http;
 pub(crate) mod load;
@@ -19,7 +20,9 @@ pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod reference;
 pub(crate) mod scene;
+pub(crate) mod scripted;
 pub(crate) mod submission;
 pub(crate) mod traffic;
 pub(crate) mod truth;
+pub(crate) mod twilio;
 pub(crate) mod wait;
