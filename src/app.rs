@@ -22,7 +22,8 @@ use crate::config::{Config, Secret};
 use crate::console::{Console, Live};
 use crate::graph::{self, Graph};
 use crate::health::Health;
-use crate::intake::limits::{DiskReserve, Limits, RateLimit};
+use crate::intake::limits::{DiskReserve, Limits};
+use crate::intake::rate::RateLimit;
 use crate::intake::tls::Tls;
 use crate::intake::{Intake, Settings, server};
 use crate::pipeline::facebook::FacebookLeads;
@@ -85,24 +86,20 @@ impl App {
         let store = Arc::new(open_store(config)?);
         let upstream = connect(config, &store);
         let shared = Arc::new(Shared {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
+            store,
+            clock,
             freshness: Freshness::new(upstream.is_none()),
             limits: pipeline_limits(config),
         });
-        let intake = Arc::new(intake(config, &store, &clock));
-        let replica = Arc::new(StoreReplica {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-        });
+        let intake = Arc::new(intake(config, &shared));
         let pull = upstream
             .as_ref()
-            .map(|upstream| Pull::new(Arc::clone(upstream), replica));
+            .map(|upstream| Pull::new(Arc::clone(upstream), replica(&shared)));
         let graph_health = Arc::new(Health::default());
         let graph = Arc::new(graph(config)?);
         let tokens = Arc::new(Renewer::new(
-            Arc::clone(&store),
-            Arc::clone(&clock),
+            Arc::clone(&shared.store),
+            Arc::clone(&shared.clock),
             Arc::clone(&graph),
             upstream.clone(),
         ));
@@ -112,16 +109,12 @@ impl App {
             upstream: upstream.clone(),
             graph: Arc::clone(&graph_health),
             pull: pull.as_ref().map(Pull::handle),
-            started_at_ms: clock.now_ms(),
+            started_at_ms: shared.clock.now_ms(),
         };
         Ok(Self {
             tls: tls(config)?.map(Arc::new),
             listeners: Listeners::bind(config).await?,
-            console: Arc::new(Console {
-                store,
-                clock,
-                live: Some(live),
-            }),
+            console: Arc::new(console(&shared, live)),
             graph,
             tokens,
             dedupe_window_ms: millis(config.intake.dedupe_window),
@@ -161,9 +154,10 @@ impl App {
     }
 
     /// Runs until `shutdown` completes, then drains: no new connections, requests under way answered, the steps under
-    /// way finished, the store closed.
+    /// way finished, the connection to MongoDB ended, the store closed.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let (stop, stopped) = watch::channel(false);
+        let upstream = self.upstream.clone();
         let mut servers = JoinSet::new();
         let mut workers = JoinSet::new();
         if !self.paused {
@@ -176,6 +170,9 @@ impl App {
         let drained = async {
             while servers.join_next().await.is_some() {}
             while workers.join_next().await.is_some() {}
+            if let Some(upstream) = upstream {
+                upstream.shutdown().await;
+            }
         };
         if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
             tracing::warn!("the drain took too long; what is stored goes on after the next start");
@@ -195,7 +192,7 @@ impl App {
         workers.spawn(drive(tokens, stopped.clone()));
         let (Some(upstream), Some(pull)) = (&self.upstream, self.pull.take()) else {
             workers.spawn(drive(
-                Lookout::new(Arc::clone(shared), self.replica(), Nobody),
+                Lookout::new(Arc::clone(shared), replica(shared), Nobody),
                 stopped.clone(),
             ));
             return;
@@ -214,20 +211,13 @@ impl App {
         ));
         workers.spawn(drive(pull, stopped.clone()));
         workers.spawn(drive(
-            Lookout::new(Arc::clone(shared), self.replica(), pointed),
+            Lookout::new(Arc::clone(shared), replica(shared), pointed),
             stopped.clone(),
         ));
         workers.spawn(drive(
             Heartbeat::new(Arc::clone(upstream), Arc::clone(&shared.store)),
             stopped.clone(),
         ));
-    }
-
-    fn replica(&self) -> Arc<StoreReplica> {
-        Arc::new(StoreReplica {
-            store: Arc::clone(&self.shared.store),
-            clock: Arc::clone(&self.shared.clock),
-        })
     }
 
     fn start_servers(self, servers: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
@@ -322,6 +312,22 @@ fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(bound)
 }
 
+/// The reference data of a node, as those who bring it see it.
+fn replica(shared: &Shared) -> Arc<StoreReplica> {
+    Arc::new(StoreReplica {
+        store: Arc::clone(&shared.store),
+        clock: Arc::clone(&shared.clock),
+    })
+}
+
+fn console(shared: &Shared, live: Live) -> Console {
+    Console {
+        store: Arc::clone(&shared.store),
+        clock: Arc::clone(&shared.clock),
+        live: Some(live),
+    }
+}
+
 fn connect(config: &Config, store: &Store) -> Option<Arc<Upstream>> {
     let uri = config.mongodb.uri.as_ref()?.expose();
     let mut options = Options::new(
@@ -341,7 +347,7 @@ fn tls(config: &Config) -> anyhow::Result<Option<Tls>> {
     Tls::load(cert.clone(), key.clone()).map(Some)
 }
 
-fn intake(config: &Config, store: &Arc<Store>, clock: &Arc<dyn Clock>) -> Intake {
+fn intake(config: &Config, shared: &Shared) -> Intake {
     let of = &config.intake;
     let folder = config
         .store
@@ -364,7 +370,8 @@ fn intake(config: &Config, store: &Arc<Store>, clock: &Arc<dyn Clock>) -> Intake
             .as_ref()
             .map(|token| token.expose().to_owned()),
     };
-    Intake::new(Arc::clone(store), Arc::clone(clock), limits, settings)
+    let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
+    Intake::new(store, clock, limits, settings)
 }
 
 fn pipeline_limits(config: &Config) -> pipeline::Limits {

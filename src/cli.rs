@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-pub use backend::{Backend, Filter, Page};
+pub use backend::Backend;
 pub use client::AdminClient;
 
 use crate::clock::Clock;

@@ -17,19 +17,18 @@ use crate::clock::Clock;
 use crate::health::Health;
 use crate::intake::Intake;
 use crate::intake::limits::Refusal;
-use crate::model::{Outcome, Reason, TaskKey, WebhookId};
+use crate::model::{Outcome, Reason, Selection, TaskKey, WebhookId};
 use crate::store::changes::Held;
 use crate::store::documents::Collection;
-use crate::store::listing::{Filter, Listed};
+use crate::store::listing::Listed;
 use crate::store::reference::COLLECTIONS;
 use crate::store::tasks::Task;
 use crate::store::{Snapshot, Store, StoreError};
 use crate::tokens::Renewer;
 
-/// Webhooks in one answer at most.
+/// Webhooks in one answer, unless asked otherwise, and at most.
+const PAGE: usize = 50;
 const LIST_MAX: usize = 1_000;
-/// Webhooks replayed by one filter at most; ask again for more.
-const REPLAY_MAX: usize = 100_000;
 /// How long `sync now` waits for the change log to empty, and how often it looks.
 const SYNC_NOW_MAX: Duration = Duration::from_secs(30);
 const SYNC_NOW_STEP: Duration = Duration::from_millis(50);
@@ -181,18 +180,13 @@ impl Console {
         }))
     }
 
-    /// One page of webhooks, newest first. `before` is where the last page stopped.
+    /// One page of webhooks, newest first; `next` is where to go on before.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn webhooks(
-        &self,
-        filter: &Filter,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Value, ConsoleError> {
-        let snapshot = self.store.read()?;
-        let page = snapshot.list(filter, before, limit.min(LIST_MAX))?;
+    pub fn webhooks(&self, selection: &Selection) -> Result<Value, ConsoleError> {
+        let limit = selection.limit.unwrap_or(PAGE).min(LIST_MAX);
+        let page = self.store.read()?.list(selection, limit)?;
         let webhooks: Vec<_> = page
             .webhooks
             .iter()
@@ -233,30 +227,19 @@ impl Console {
         Ok(json!({ "replayed": self.store.replay(keys, self.clock.now_ms()).await? }))
     }
 
-    /// Runs every matching task again that ended without a lead.
+    /// Runs the tasks of one page of webhooks again that ended without a lead; `next` is where to go on before, so that
+    /// no request takes long, however many are selected. What was replayed has no outcome until it
+    /// ends again: a replay that was interrupted is gone on with by asking for it again.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub async fn replay_matching(&self, filter: &Filter) -> Result<Value, ConsoleError> {
-        let keys = self.matching(filter)?;
-        Ok(json!({ "replayed": self.store.replay(keys, self.clock.now_ms()).await? }))
-    }
-
-    fn matching(&self, filter: &Filter) -> Result<Vec<TaskKey>, StoreError> {
-        let mut keys = Vec::new();
-        let mut before = None;
-        loop {
-            let page = self.store.read()?.list(filter, before, LIST_MAX)?;
-            let ends = page.webhooks.iter().flat_map(|listed| &listed.ends);
-            keys.extend(
-                ends.filter(|(_, ended)| filter.wants_end(ended))
-                    .map(|(key, _)| *key),
-            );
-            before = page.next;
-            if before.is_none() || keys.len() >= REPLAY_MAX {
-                return Ok(keys);
-            }
-        }
+    pub async fn replay_selected(&self, selection: Selection) -> Result<Value, ConsoleError> {
+        let store = Arc::clone(&self.store);
+        // A page reads many records: not on the threads that serve webhooks.
+        let selected = tokio::task::spawn_blocking(move || selected(&store, &selection)).await;
+        let (keys, next) = selected.unwrap_or(Err(StoreError::Panicked))?;
+        let replayed = self.store.replay(keys, self.clock.now_ms()).await?;
+        Ok(json!({ "replayed": replayed, "next": next.map(|seq| seq.to_string()) }))
     }
 
     /// How many documents a collection holds here.
@@ -307,7 +290,7 @@ impl Console {
             .zip(&documents)
             .map(|(name, list)| ((*name).to_owned(), json!(list.len())));
         let counts: Map<String, Value> = counts.collect();
-        self.store.import(documents, self.clock.now_ms()).await?;
+        self.store.import(documents).await?;
         Ok(Value::Object(counts))
     }
 
@@ -366,13 +349,25 @@ impl Console {
             .parse()
             .map_err(|error| ConsoleError::Invalid(format!("{error}")))?;
         let identity = self.store.identity();
-        let here = parsed.node == identity.node && parsed.epoch == identity.epoch;
+        let here = identity.has_been(&parsed.node) && parsed.epoch == identity.epoch;
         if here {
             Ok(parsed.seq)
         } else {
             Err(no_webhook(id))
         }
     }
+}
+
+/// The ended tasks of a page of webhooks, and where the next page begins.
+fn selected(
+    store: &Store,
+    selection: &Selection,
+) -> Result<(Vec<TaskKey>, Option<u64>), StoreError> {
+    let limit = selection.limit.unwrap_or(LIST_MAX).min(LIST_MAX);
+    let page = store.read()?.list(selection, limit)?;
+    let ends = page.webhooks.iter().flat_map(|listed| &listed.ends);
+    let wanted = ends.filter(|(_, ended)| selection.wants_end(ended));
+    Ok((wanted.map(|(key, _)| *key).collect(), page.next))
 }
 
 fn no_webhook(id: &str) -> ConsoleError {

@@ -9,6 +9,7 @@ pub mod lead_data;
 pub mod outcome;
 pub mod person;
 pub mod reference;
+pub mod selection;
 pub mod submission;
 pub mod webhook;
 
@@ -17,5 +18,6 @@ pub use identity::derived_id;
 pub use outcome::{Ended, Outcome, Reason, TaskKey};
 pub use person::{Address, ContactType, Country, Person, Phone};
 pub use reference::{Account, Campaign, User};
+pub use selection::Selection;
 pub use submission::{LeadChange, LeadId, Names, Reading, Submission};
 pub use webhook::{Method, Webhook, WebhookId};

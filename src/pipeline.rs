@@ -6,6 +6,7 @@
 
 mod apply;
 mod assignee;
+mod batch;
 mod contact;
 mod conversation;
 mod deal;
@@ -23,16 +24,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::model::{TaskKey, Webhook};
-use crate::store::{Store, StoreError, Tables};
+use crate::store::Store;
 use crate::worker::{Step, StepError, Worker};
+use batch::Batch;
 use freshness::Freshness;
-use prepare::{Desk, Prepared};
-use readings::Readings;
 pub use settle::{Limits, Settling};
 
-/// Tasks in one transaction: enough to share its fsyncs, few enough to keep it short.
-const BATCH_MAX: usize = 256;
 /// How long the pipeline sleeps when nothing tells it to wake.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -51,13 +48,18 @@ pub struct Shared {
 /// Works through webhooks in order of arrival, and through tasks that are due.
 pub struct Pipeline {
     shared: Arc<Shared>,
+    /// Prepared, for the next transactions.
+    rest: Batch,
 }
 
 impl Pipeline {
     /// A pipeline over a store.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self {
+            shared,
+            rest: Batch::default(),
+        }
     }
 }
 
@@ -67,16 +69,25 @@ impl Worker for Pipeline {
     }
 
     async fn step(&mut self) -> Result<Step, StepError> {
-        let shared = Arc::clone(&self.shared);
-        let batch = tokio::task::spawn_blocking(move || Batch::gather(&shared)).await??;
-        if batch.is_empty() {
+        // What is left after a failed commit is not tried as it is: it is gathered anew.
+        let mut batch = std::mem::take(&mut self.rest);
+        let part = match batch.next_part() {
+            Some(part) => Some(part),
+            None => {
+                let shared = Arc::clone(&self.shared);
+                batch = tokio::task::spawn_blocking(move || Batch::gather(&shared)).await??;
+                batch.next_part()
+            }
+        };
+        let Some(part) = part else {
             return Ok(Step::Idle);
-        }
+        };
         let settling = Settling::new(&self.shared);
         self.shared
             .store
-            .write(move |tables| batch.settle(tables, &settling))
+            .write(move |tables| part.settle(tables, &settling))
             .await?;
+        self.rest = batch;
         self.shared.store.signals().push.notify_one();
         self.shared.store.signals().graph.notify_one();
         Ok(Step::Busy)
@@ -85,68 +96,6 @@ impl Worker for Pipeline {
     async fn wait(&mut self) {
         let woken = self.shared.store.signals().pipeline.notified();
         let _ = tokio::time::timeout(POLL, woken).await;
-    }
-}
-
-/// Tasks prepared for one transaction.
-struct Batch {
-    due: Vec<(TaskKey, Prepared)>,
-    /// Webhooks at first sight, those right after `cursor`.
-    fresh: Vec<(TaskKey, Prepared)>,
-    cursor: u64,
-}
-
-impl Batch {
-    fn gather(shared: &Shared) -> Result<Self, StoreError> {
-        let snapshot = shared.store.read()?;
-        let desk = Desk::new(shared);
-        let mut readings = Readings::default();
-        let mut due = Vec::new();
-        for key in snapshot.due(shared.clock.now_ms(), BATCH_MAX / 2)? {
-            let opened = readings.of(&snapshot, key)?;
-            due.push((key, opened.map_or_else(|end| end, |it| desk.task(key, &it))));
-        }
-        let cursor = snapshot.cursor()?;
-        let webhooks = snapshot.webhooks_after(cursor, BATCH_MAX - due.len())?;
-        let fresh = webhooks
-            .into_iter()
-            .map(|(seq, webhook)| (TaskKey::webhook(seq), first_look(&desk, seq, webhook)));
-        Ok(Self {
-            due,
-            fresh: fresh.collect(),
-            cursor,
-        })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.due.is_empty() && self.fresh.is_empty()
-    }
-
-    /// A commit whose outcome was unknown may have settled all this already: a task is settled only while it waits, and
-    /// webhooks only while the cursor stands before them.
-    fn settle(self, tables: &mut Tables<'_>, settling: &Settling) -> Result<(), StoreError> {
-        for (key, prepared) in self.due {
-            if tables.task(key)?.is_some() {
-                settling.settle(tables, key, prepared)?;
-            }
-        }
-        let Some(last) = self.fresh.last().map(|(key, _)| key.seq) else {
-            return Ok(());
-        };
-        if tables.cursor()? != self.cursor {
-            return Ok(());
-        }
-        for (key, prepared) in self.fresh {
-            settling.settle(tables, key, prepared)?;
-        }
-        tables.set_cursor(last)
-    }
-}
-
-fn first_look(desk: &Desk<'_>, seq: u64, webhook: Result<Webhook, StoreError>) -> Prepared {
-    match webhook {
-        Ok(webhook) => desk.webhook(seq, webhook),
-        Err(error) => Prepared::dead(&error),
     }
 }
 

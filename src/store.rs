@@ -51,6 +51,16 @@ pub struct Identity {
     pub node: String,
     /// Rises with each restore.
     pub epoch: u32,
+    /// What it was called before: webhook ids that were told then name this store's webhooks, too.
+    pub earlier_names: Vec<String>,
+}
+
+impl Identity {
+    /// Whether this store's webhooks are, or once were, named after `node`.
+    #[must_use]
+    pub fn has_been(&self, node: &str) -> bool {
+        self.node == node || self.earlier_names.iter().any(|name| name == node)
+    }
 }
 
 /// Hints that something was committed. Polling is the fallback; a missed hint costs time, never a webhook.
@@ -428,19 +438,46 @@ fn migrate(tables: &mut Tables<'_>) -> Result<(), StoreError> {
 }
 
 fn identify(tables: &mut Tables<'_>, configured: Option<&str>) -> Result<Identity, StoreError> {
-    let kept = tables
-        .meta
-        .get("node")?
-        .map(|name| String::from_utf8_lossy(name.value()).into_owned());
+    let kept = text(&tables.meta, "node")?;
     let node = configured
         .map(str::to_owned)
         .or(kept.clone())
         .unwrap_or_else(generated_node_id);
+    let mut earlier_names = earlier_names(&tables.meta)?;
     if kept.as_deref() != Some(node.as_str()) {
         tables.meta.insert("node", node.as_bytes())?;
+        earlier_names.extend(kept);
+        earlier_names.sort_unstable();
+        earlier_names.dedup();
+        tables
+            .meta
+            .insert(EARLIER_NAMES, earlier_names.join(" ").as_bytes())?;
     }
+    earlier_names.retain(|name| *name != node);
     let epoch = u32::try_from(number(&tables.meta, "epoch")?).unwrap_or(u32::MAX);
-    Ok(Identity { node, epoch })
+    Ok(Identity {
+        node,
+        epoch,
+        earlier_names,
+    })
+}
+
+/// Names this node has had, with blanks between them; a name has none in it.
+const EARLIER_NAMES: &str = "earlier_names";
+
+fn earlier_names(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<Vec<String>, StoreError> {
+    let names = text(meta, EARLIER_NAMES)?.unwrap_or_default();
+    Ok(names.split_whitespace().map(str::to_owned).collect())
+}
+
+fn text(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<Option<String>, StoreError> {
+    let value = meta.get(name)?;
+    Ok(value.map(|text| String::from_utf8_lossy(text.value()).into_owned()))
 }
 
 /// Short enough to read aloud, random enough for a fleet.

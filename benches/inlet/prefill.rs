@@ -65,7 +65,7 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<(Arc<Store>, StoreOutbox)> {
 async fn fill(path: &Path, leads: u64, queue: Queue) -> anyhow::Result<()> {
     let (store, outbox) = open(path)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    store.import(to_import()?, clock.now_ms()).await?;
+    store.import(to_import()?).await?;
     let outbox = Arc::new(outbox);
     let mut pipeline = Pipeline::new(Arc::new(Shared {
         store: Arc::clone(&store),

@@ -24,6 +24,9 @@ use super::tls::Tls;
 const CONNECTIONS_MAX: usize = 16_384;
 /// How long a request's head may take, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// A request's head: a query of 64 KiB, which is as long as one may be, and ample headers. It bounds what is read ahead
+/// of a body, too.
+const HEAD_BYTES_MAX: usize = 80 * 1024;
 /// How long a drain waits for requests under way.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
@@ -117,6 +120,7 @@ impl Connection {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         // A peer that breaks its connection is no event; what it had sent is stored or it will send again.
         let _ = watcher.watch(connection).await;

@@ -144,7 +144,7 @@ impl FacebookLeads {
         let wake = move |tables: &mut Tables<'_>| {
             accounts
                 .iter()
-                .try_for_each(|account| tables.unpark(account, now_ms).map(drop))
+                .try_for_each(|account| tables.unpark(account))
         };
         self.shared.store.write(wake).await
     }

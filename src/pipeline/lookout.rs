@@ -1,4 +1,5 @@
-//! Reads reference data for tasks that must not be decided on a stale cache (R13).
+//! Reads reference data for tasks that must not be decided on a stale cache (R13), and wakes tasks when what they wait
+//! for is there.
 //!
 //! Pointed reads are coalesced by what they ask for, a few at a time, and not repeated within seconds.
 
@@ -20,6 +21,8 @@ use crate::worker::{Step, StepError, Worker};
 
 /// Tasks of one account looked at in one step.
 const LOOK_MAX: usize = 256;
+/// Tasks woken in one transaction: intake that arrives meanwhile waits for no more of them.
+const WAKE_MAX: usize = 1_000;
 /// Pointed reads under way at once.
 const READS_MAX: usize = 16;
 const POLL: Duration = Duration::from_millis(100);
@@ -112,15 +115,34 @@ impl<R: PointedRead> Lookout<R> {
         Ok(())
     }
 
-    async fn wake(&self, ready: Vec<TaskKey>) -> Result<(), StoreError> {
+    async fn wake(&self, ready: &[TaskKey]) -> Result<(), StoreError> {
         let now_ms = self.shared.clock.now_ms();
-        self.shared
-            .store
-            .write(move |tables| ready.iter().try_for_each(|key| wake(tables, *key, now_ms)))
-            .await?;
-        self.shared.store.signals().pipeline.notify_one();
-        self.shared.store.signals().graph.notify_one();
+        for some in ready.chunks(WAKE_MAX) {
+            let some = some.to_vec();
+            let wake = self
+                .shared
+                .store
+                .write(move |tables| some.iter().try_for_each(|key| wake(tables, *key, now_ms)));
+            wake.await?;
+            self.shared.store.signals().pipeline.notify_one();
+            self.shared.store.signals().graph.notify_one();
+        }
         Ok(())
+    }
+
+    /// Wakes some of what was parked for want of a token that is there now (R28); whether there were any.
+    async fn wake_parked(&self) -> Result<bool, StoreError> {
+        if !self.shared.store.read()?.is_waking()? {
+            return Ok(false);
+        }
+        let now_ms = self.shared.clock.now_ms();
+        let woken = self
+            .shared
+            .store
+            .write(move |tables| tables.wake_parked(WAKE_MAX, now_ms));
+        woken.await?;
+        self.shared.store.signals().graph.notify_one();
+        Ok(true)
     }
 }
 
@@ -130,12 +152,15 @@ impl<R: PointedRead> Worker for Lookout<R> {
     }
 
     async fn step(&mut self) -> Result<Step, StepError> {
+        if self.wake_parked().await? {
+            return Ok(Step::Busy);
+        }
         let reference = self.shared.store.reference();
         let look = self.look(&reference)?;
         let idle = look.ready.is_empty() && look.needs.is_empty();
         self.pause = POLL;
         if !look.ready.is_empty() {
-            self.wake(look.ready).await?;
+            self.wake(&look.ready).await?;
         }
         if !look.needs.is_empty()
             && let Err(error) = self.refresh(look.needs, &reference).await

@@ -31,8 +31,6 @@ pub enum Prepared {
     Lead(Box<Draft>),
     /// A decision has to wait for reference data.
     Await(Need),
-    /// The parts of a Facebook batch, by position.
-    Changes(Vec<Prepared>),
     /// The campaigns a Facebook change goes to; `late`: look once more when fresh data is there (R13).
     Campaigns {
         /// Each gets the lead on its own.
@@ -54,6 +52,23 @@ impl Prepared {
         Self::End(Outcome::DeadLetter {
             error: error.to_string(),
         })
+    }
+}
+
+/// What there is to settle at a webhook, or at a task of one.
+pub struct Tasks {
+    /// The task itself; in a Facebook batch its first change, which stands for the webhook.
+    pub first: Prepared,
+    /// The changes after it, by position.
+    pub others: Vec<Prepared>,
+}
+
+impl From<Prepared> for Tasks {
+    fn from(first: Prepared) -> Self {
+        Self {
+            first,
+            others: Vec::new(),
+        }
     }
 }
 
@@ -97,36 +112,35 @@ impl<'a> Desk<'a> {
 
     /// A webhook at first sight.
     #[must_use]
-    pub fn webhook(&self, seq: u64, webhook: Webhook) -> Prepared {
+    pub fn webhook(&self, seq: u64, webhook: Webhook) -> Tasks {
         match Opened::read(seq, webhook) {
             Ok(opened) => self.task(TaskKey::webhook(seq), &opened),
-            Err(end) => end,
+            Err(end) => end.into(),
         }
     }
 
     /// A task: the whole webhook, or one change of it.
     #[must_use]
-    pub fn task(&self, key: TaskKey, opened: &Opened) -> Prepared {
+    pub fn task(&self, key: TaskKey, opened: &Opened) -> Tasks {
         // What was read is a stranger's text: should making sense of it panic, this task fails and the node goes on.
         let prepared = catch_unwind(AssertUnwindSafe(|| self.judge_task(key, opened)));
-        prepared.unwrap_or_else(|_| panicked(key.seq))
+        prepared.unwrap_or_else(|_| panicked(key.seq).into())
     }
 
-    fn judge_task(&self, key: TaskKey, opened: &Opened) -> Prepared {
+    fn judge_task(&self, key: TaskKey, opened: &Opened) -> Tasks {
         let Opened {
             webhook,
             adapter,
             reading,
         } = opened;
         match reading {
-            Reading::Ignored(reason) => Prepared::ignored(*reason),
-            Reading::Submission(submission) => self.submission(webhook, adapter, submission),
+            Reading::Ignored(reason) => Prepared::ignored(*reason).into(),
+            Reading::Submission(submission) => self.submission(webhook, adapter, submission).into(),
             // Change 0 stands for the whole batch too, which may not have been readable when it was last looked at.
             Reading::Changes(changes) if key.change == 0 => self.changes(webhook, changes),
-            Reading::Changes(changes) => match changes.get(key.change as usize) {
-                Some(change) => self.change(webhook, change),
-                None => Prepared::dead(&"the change is no longer in the webhook"),
-            },
+            Reading::Changes(changes) => self
+                .change(webhook, changes.get(key.change as usize))
+                .into(),
         }
     }
 
@@ -189,21 +203,23 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn changes(&self, webhook: &Webhook, changes: &[LeadChange]) -> Prepared {
-        Prepared::Changes(
-            changes
-                .iter()
-                .map(|change| self.change(webhook, change))
+    fn changes(&self, webhook: &Webhook, changes: &[LeadChange]) -> Tasks {
+        let others = changes.iter().skip(1);
+        Tasks {
+            first: self.change(webhook, changes.first()),
+            others: others
+                .map(|change| self.change(webhook, Some(change)))
                 .collect(),
-        )
+        }
     }
 
-    fn change(&self, webhook: &Webhook, change: &LeadChange) -> Prepared {
+    fn change(&self, webhook: &Webhook, change: Option<&LeadChange>) -> Prepared {
         let (page, form) = match change {
-            LeadChange::Ignored(reason) => return Prepared::ignored(*reason),
-            LeadChange::Leadgen {
+            None => return Prepared::dead(&"the change is no longer in the webhook"),
+            Some(LeadChange::Ignored(reason)) => return Prepared::ignored(*reason),
+            Some(LeadChange::Leadgen {
                 page_id, form_id, ..
-            } => (page_id, form_id),
+            }) => (page_id, form_id),
         };
         let ids: Vec<_> = self
             .reference

@@ -71,7 +71,6 @@ impl Settling {
                 self.end(tables, key, outcome)
             }
             Prepared::Await(need) => self.await_reference(tables, key, need),
-            Prepared::Changes(changes) => self.changes(tables, key.seq, changes),
             Prepared::Campaigns { ids, late } => self.campaigns(tables, key, &ids, late),
             Prepared::Fail(error) => self.fail(tables, key, error),
         }
@@ -109,22 +108,6 @@ impl Settling {
             reason: Reason::CampaignNotFound,
         };
         Ok(*outcome == not_found && key.campaign == [0; 12] && tables.has_campaign_tasks(key)?)
-    }
-
-    fn changes(
-        &self,
-        tables: &mut Tables<'_>,
-        seq: u64,
-        changes: Vec<Prepared>,
-    ) -> Result<(), StoreError> {
-        for (position, prepared) in (0..).zip(changes) {
-            let key = TaskKey::change(seq, position);
-            // The first is the task at hand; the others are settled unless they have been before (replay).
-            if position == 0 || !tables.is_known(key)? {
-                self.settle(tables, key, prepared)?;
-            }
-        }
-        Ok(())
     }
 
     /// Every campaign is a task of its own; the change itself has no outcome once one of them has it.
@@ -233,7 +216,7 @@ impl Settling {
         task: &Task,
         error: &str,
     ) -> Result<(), StoreError> {
-        let Identity { node, epoch } = &self.identity;
+        let Identity { node, epoch, .. } = &self.identity;
         let webhook = WebhookId {
             node: node.clone(),
             epoch: *epoch,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
+mod long_work;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -113,6 +115,10 @@ impl Bench {
         self.shared.store.receive(&webhook).await.unwrap()
     }
 
+    fn counted(&self, name: &str) -> u64 {
+        self.shared.store.read().unwrap().counted(name).unwrap()
+    }
+
     async fn work(&self) {
         run_until_idle(&mut Pipeline::new(Arc::clone(&self.shared)))
             .await
@@ -133,13 +139,16 @@ impl Bench {
         ends.into_iter().next().map(|(_, ended)| ended.outcome)
     }
 
-    fn count(&self, collection: &str) -> u64 {
-        let console = Console {
+    fn console(&self) -> Console {
+        Console {
             store: Arc::clone(&self.shared.store),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             live: None,
-        };
-        console.count(collection).unwrap()
+        }
+    }
+
+    fn count(&self, collection: &str) -> u64 {
+        self.console().count(collection).unwrap()
     }
 }
 

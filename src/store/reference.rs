@@ -232,9 +232,8 @@ impl Replica for StoreReplica {
         resume_token: Option<RawDocumentBuf>,
         began_at_ms: i64,
     ) -> Result<(), PortError> {
-        let now_ms = self.clock.now_ms();
         self.write(move |tables| {
-            tables.replace_reference(&documents, now_ms)?;
+            tables.replace_reference(&documents)?;
             tables.complete_at(began_at_ms)?;
             tables.resume_after(resume_token.as_deref())
         })
@@ -246,7 +245,6 @@ impl Replica for StoreReplica {
         resume_token: Option<RawDocumentBuf>,
         complete_at_ms: Option<i64>,
     ) -> Result<(), PortError> {
-        let now_ms = self.clock.now_ms();
         self.write(move |tables| {
             for event in &events {
                 match event {
@@ -254,10 +252,10 @@ impl Replica for StoreReplica {
                         collection,
                         document,
                     } => {
-                        tables.put_reference(number(*collection), document, now_ms)?;
+                        tables.put_reference(number(*collection), document)?;
                     }
                     ReplicaEvent::Delete { collection, id } => {
-                        tables.delete_reference(number(*collection), &id_document(id), now_ms)?
+                        tables.delete_reference(number(*collection), &id_document(id))?
                     }
                 }
             }
@@ -288,15 +286,11 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn import(
-        &self,
-        documents: Vec<Vec<RawDocumentBuf>>,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    pub async fn import(&self, documents: Vec<Vec<RawDocumentBuf>>) -> Result<(), StoreError> {
         self.write(move |tables| {
             for (collection, documents) in documents.iter().enumerate() {
                 for document in documents {
-                    tables.put_reference(number(collection), document, now_ms)?;
+                    tables.put_reference(number(collection), document)?;
                 }
             }
             Ok(())
@@ -359,18 +353,14 @@ impl Tables<'_> {
         Ok(FacebookKey::read(&document(record.value())?))
     }
 
-    fn replace_reference(
-        &mut self,
-        documents: &[Vec<RawDocumentBuf>],
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    fn replace_reference(&mut self, documents: &[Vec<RawDocumentBuf>]) -> Result<(), StoreError> {
         let mut kept = HashSet::new();
         for (collection, documents) in documents.iter().enumerate() {
             for document in documents {
                 if let Some(id) = id_bytes(document) {
                     kept.insert((number(collection), id));
                 }
-                self.put_reference(number(collection), document, now_ms)?;
+                self.put_reference(number(collection), document)?;
             }
         }
         let mut gone = Vec::new();
@@ -382,17 +372,12 @@ impl Tables<'_> {
             }
         }
         for (collection, id) in gone {
-            self.delete_reference(collection, &id, now_ms)?;
+            self.delete_reference(collection, &id)?;
         }
         Ok(())
     }
 
-    fn put_reference(
-        &mut self,
-        collection: u8,
-        document: &RawDocument,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    fn put_reference(&mut self, collection: u8, document: &RawDocument) -> Result<(), StoreError> {
         let Some(id) = id_bytes(document) else {
             return Ok(());
         };
@@ -407,30 +392,25 @@ impl Tables<'_> {
         }
         self.reference.insert(key, record.as_slice())?;
         if collection == KEYS {
-            self.take_key(document, now_ms)?;
+            self.take_key(document)?;
         }
         Ok(())
     }
 
     /// A new or changed token wakes what was parked for want of one (R28).
-    fn take_key(&mut self, raw: &RawDocument, now_ms: i64) -> Result<(), StoreError> {
+    fn take_key(&mut self, raw: &RawDocument) -> Result<(), StoreError> {
         let read = Document::try_from(raw).ok();
         if let Some(key) = read.and_then(|document| FacebookKey::read(&document)) {
             self.compare_renewed(&key)?;
         }
         match raw.get_object_id("account_id") {
-            Ok(account) => self.mend(account, now_ms),
+            Ok(account) => self.mend(account),
             Err(_) => Ok(()),
         }
     }
 
     /// A key that goes may leave its account with another one: what was parked looks again.
-    fn delete_reference(
-        &mut self,
-        collection: u8,
-        id: &[u8],
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    fn delete_reference(&mut self, collection: u8, id: &[u8]) -> Result<(), StoreError> {
         let gone = self
             .reference
             .remove((collection, id))?
@@ -439,7 +419,7 @@ impl Tables<'_> {
             && let Some(key) = FacebookKey::read(&gone)
         {
             self.forget_renewed(key.id)?;
-            self.mend(key.account_id, now_ms)?;
+            self.mend(key.account_id)?;
         }
         Ok(())
     }

@@ -56,7 +56,8 @@ macro_rules! schema {
 
 schema! {
     everybody {
-        /// Single values: schema version, node id, epoch, the pipeline's cursor, the last row, the resume token.
+        /// Single values: schema version, node id and earlier ones, epoch, the pipeline's cursor, the last row, the
+        /// resume token.
         meta META: &'static str => &'static [u8];
         /// Counters that outlive what they counted: outcomes and reasons by name.
         counts NAME_TO_COUNT: &'static str => u64;
@@ -75,6 +76,8 @@ schema! {
         graph DUE_TO_GRAPH_TASK: (u64, u64, u32, &'static [u8; 12]) => ();
         /// Facebook leads whose account's token is broken (R28): (account, task).
         parked ACCOUNT_TO_PARKED: (&'static [u8; 12], u64, u32, &'static [u8; 12]) => ();
+        /// Accounts whose token changed, and the parked task up to which they have been woken.
+        waking ACCOUNT_TO_WOKEN: &'static [u8; 12] => TaskTuple;
         /// How tasks ended. Record: `Ended`.
         outcomes TASK_TO_OUTCOME: TaskTuple => &'static [u8];
 

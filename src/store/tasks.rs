@@ -3,6 +3,8 @@
 //! A webhook that the cursor has not passed has no task here: most webhooks end when they are first looked at and
 //! never get one.
 
+use std::ops::Bound;
+
 use bson::oid::ObjectId;
 use redb::{ReadableTable, ReadableTableMetadata};
 
@@ -208,26 +210,65 @@ impl Tables<'_> {
         Ok(begun || self.outcomes.range(campaigns())?.next().is_some())
     }
 
-    /// Wakes the Facebook tasks parked for an account: its token changed (R28).
-    pub(crate) fn unpark(&mut self, account: &[u8; 12], now_ms: i64) -> Result<usize, StoreError> {
-        let from = (account, 0, 0, &[0; 12]);
+    /// The token of an account changed (R28): what is parked for it is to be woken, by [`Tables::wake_parked`], from
+    /// the first on.
+    pub(crate) fn unpark(&mut self, account: &[u8; 12]) -> Result<(), StoreError> {
+        let nobody = (0, 0, &[0; 12]);
+        let from = (account, nobody.0, nobody.1, nobody.2);
         let to = (account, u64::MAX, u32::MAX, &[0xff; 12]);
+        if self.parked.range(from..=to)?.next().is_some() {
+            self.waking.insert(account, nobody)?;
+        }
+        Ok(())
+    }
+
+    /// Wakes at most `limit` of the tasks that are to be woken; returns how many. Those that are parked again
+    /// meanwhile, for want of another token yet, are behind the place that has been reached, and stay.
+    pub(crate) fn wake_parked(&mut self, limit: usize, now_ms: i64) -> Result<usize, StoreError> {
+        let mut woken = 0;
+        while woken < limit
+            && let Some((account, after)) = self.first_waking()?
+        {
+            woken += self.wake_account(account, after, limit - woken, now_ms)?;
+        }
+        Ok(woken)
+    }
+
+    /// Wakes the tasks parked for an account that come after `woken`.
+    fn wake_account(
+        &mut self,
+        account: [u8; 12],
+        woken: TaskKey,
+        limit: usize,
+        now_ms: i64,
+    ) -> Result<usize, StoreError> {
+        let from = (&account, woken.seq, woken.change, &woken.campaign);
+        let to = (&account, u64::MAX, u32::MAX, &[0xff; 12]);
+        let range = (Bound::Excluded(from), Bound::Included(to));
         let mut keys = Vec::new();
-        for entry in self.parked.range(from..=to)? {
+        for entry in self.parked.range(range)?.take(limit) {
             let (entry, _) = entry?;
             let (_, seq, change, campaign) = entry.value();
-            keys.push(TaskKey {
-                seq,
-                change,
-                campaign: *campaign,
-            });
+            keys.push(task_key((seq, change, campaign)));
         }
         for key in &keys {
             let mut task = self.dequeue(*key)?.unwrap_or_default();
             task.waits_for = WaitsFor::Graph;
             self.enqueue(*key, &task, now_ms)?;
         }
+        match keys.last() {
+            Some(last) if keys.len() == limit => {
+                let last = (last.seq, last.change, &last.campaign);
+                self.waking.insert(&account, last)?;
+            }
+            _ => drop(self.waking.remove(&account)?),
+        }
         Ok(keys.len())
+    }
+
+    fn first_waking(&self) -> Result<Option<([u8; 12], TaskKey)>, StoreError> {
+        let first = self.waking.first()?;
+        Ok(first.map(|(account, woken)| (*account.value(), task_key(woken.value()))))
     }
 
     /// Records how a task ended, in place of an earlier outcome (replay), and forgets the task.
@@ -336,6 +377,14 @@ impl Snapshot {
             }
         }
         Ok(found)
+    }
+
+    /// Whether parked tasks are to be woken.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_waking(&self) -> Result<bool, StoreError> {
+        Ok(!self.waking.is_empty()?)
     }
 
     /// How many tasks wait where.

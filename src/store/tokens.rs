@@ -236,7 +236,7 @@ impl Tables<'_> {
         self.renewed_tokens
             .insert(&used.id.bytes(), record.as_slice())?;
         self.count(RENEWED_COUNT, 1);
-        self.mend(used.account_id, now_ms)?;
+        self.mend(used.account_id)?;
         Ok(true)
     }
 
@@ -320,17 +320,12 @@ impl Tables<'_> {
     }
 
     /// A key that was refused has served this page again: what was parked looks again.
-    pub(crate) fn token_works(
-        &mut self,
-        key: &FacebookKey,
-        page: &str,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn token_works(&mut self, key: &FacebookKey, page: &str) -> Result<(), StoreError> {
         let (account, id) = (key.account_id.bytes(), key.id.bytes());
         for page in [page, key.page_id.as_deref().unwrap_or(EVERY_PAGE)] {
             self.broken_tokens.remove((&account, &id, page))?;
         }
-        self.unpark(&account, now_ms).map(drop)
+        self.unpark(&account)
     }
 
     /// Whether one of an account's keys may be tried for a page.
@@ -348,9 +343,9 @@ impl Tables<'_> {
     }
 
     /// The keys of an account have changed: forgets what is no longer broken, and wakes what was parked (R28).
-    pub(crate) fn mend(&mut self, account: ObjectId, now_ms: i64) -> Result<(), StoreError> {
+    pub(crate) fn mend(&mut self, account: ObjectId) -> Result<(), StoreError> {
         self.forget_mended(account)?;
-        self.unpark(&account.bytes(), now_ms).map(drop)
+        self.unpark(&account.bytes())
     }
 
     fn forget_mended(&mut self, account: ObjectId) -> Result<(), StoreError> {

@@ -25,6 +25,7 @@ mod stale;
 mod stand_alone;
 mod support;
 mod tidy;
+mod tls;
 mod tokens;
 mod two_nodes;
 mod wrong_inputs;

@@ -42,7 +42,7 @@ impl Settling {
         healed: &[(FacebookKey, String)],
     ) -> Result<(), StoreError> {
         for (key, page) in healed {
-            tables.token_works(key, page, self.now_ms)?;
+            tables.token_works(key, page)?;
         }
         let mut keys = Keys::default();
         for (key, found) in found {

@@ -274,7 +274,7 @@ fn a_key_that_serves_a_page_again_is_not_broken_there_any_more() {
     bench.refuse(Place::on_page(&key, PAGE), &key);
     bench.refuse(Place::on_page(&key, "8"), &key);
     let works = key.clone();
-    bench.write(move |tables| tables.token_works(&works, PAGE, NOW_MS));
+    bench.write(move |tables| tables.token_works(&works, PAGE));
     assert!(!bench.is_broken(&key, PAGE));
     assert!(bench.is_broken(&key, "8"));
 }
