@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::oid::ObjectId;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use inlet_sync::ports::{Replica, ReplicaEvent};
 
 use super::Shared;
@@ -99,17 +99,26 @@ impl<R: PointedRead> Lookout<R> {
         Ok((need.clone(), self.upstream.read(need, cached).await?))
     }
 
+    /// What could be read is taken over, whatever became of the reads beside it.
     async fn refresh(&self, needs: HashSet<Need>, reference: &Reference) -> Result<(), StepError> {
         let began_at_ms = self.shared.clock.now_ms();
-        let answers = try_join_all(needs.iter().map(|need| self.read(need, reference))).await?;
-        let (needs, events): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+        let answers = join_all(needs.iter().map(|need| self.read(need, reference))).await;
+        let (mut needs, mut events, mut failure) = (Vec::new(), Vec::new(), None);
+        for answer in answers {
+            match answer {
+                Ok((need, read)) => {
+                    needs.push(need);
+                    events.extend(read);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
         let replica = Arc::clone(&self.replica);
-        let events = events.into_iter().flatten().collect();
         tokio::task::spawn_blocking(move || replica.apply(events, None, None)).await??;
         for need in needs {
             self.shared.freshness.was_read(need, began_at_ms);
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     async fn wake(&self, ready: Vec<TaskKey>) -> Result<(), StoreError> {

@@ -98,10 +98,14 @@ impl Bench {
     }
 
     async fn receive(&self, body: &str) -> u64 {
+        self.receive_for(CAMPAIGN, body).await
+    }
+
+    async fn receive_for(&self, campaign: ObjectId, body: &str) -> u64 {
         let webhook = Webhook {
             platform: "instapage".to_owned(),
             account: Some(ACCOUNT.to_hex()),
-            campaign: Some(CAMPAIGN.to_hex()),
+            campaign: Some(campaign.to_hex()),
             method: Method::Post,
             query: String::new(),
             content_type: Some("application/json".to_owned()),
@@ -238,6 +242,35 @@ async fn a_campaign_that_upstream_does_not_know_either_is_not_found() {
     bench.clock.advance(Duration::from_secs(5));
     bench.look_and_work().await;
     assert_eq!(bench.outcome(seq), ignored(Reason::CampaignNotFound));
+}
+
+/// A MongoDB that answers for one campaign and fails for all others.
+struct AnswersFor(ObjectId, Vec<ReplicaEvent>);
+
+impl PointedRead for AnswersFor {
+    async fn read(&self, need: &Need, _: Vec<ObjectId>) -> Result<Vec<ReplicaEvent>, StepError> {
+        match need {
+            Need::Campaign { campaign, .. } if *campaign == self.0.bytes() => Ok(self.1.clone()),
+            _ => Err("too large an answer".into()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pointed_read_that_fails_takes_none_of_those_beside_it_along() {
+    let bench = Bench::new(false);
+    let seq = bench.receive(ADA).await;
+    let stranger = bench.receive_for(ObjectId::from_bytes([7; 12]), ADA).await;
+    bench.work().await;
+    bench.clock.advance(Duration::from_secs(5));
+    for _ in 0..2 {
+        let upstream = AnswersFor(CAMPAIGN, reference());
+        let mut lookout = Lookout::new(Arc::clone(&bench.shared), bench.replica(), upstream);
+        run_until_idle(&mut lookout).await.unwrap();
+        bench.work().await;
+    }
+    assert!(is_lead(bench.outcome(seq)));
+    assert_eq!(bench.outcome(stranger), None, "nobody has answered for it");
 }
 
 #[tokio::test]
