@@ -245,7 +245,7 @@ pub trait Replica: Send + Sync + 'static {
     ) -> Result<(), PortError>;
 
     /// Applies changes and stores the token to resume after them, in one transaction. `resume_token: None` keeps the
-    /// stored one (pointed reads). `complete_at_ms`: the replica now holds everything that was committed upstream
+    /// stored one. `complete_at_ms`: the replica now holds everything that was committed upstream
     /// before this time (by [`Replica::now_ms`]); `None` where the events say nothing about completeness.
     ///
     /// # Errors
