@@ -135,6 +135,11 @@ pub enum Rendered {
         /// The document it waits for.
         by: Row,
     },
+    /// The host cannot read it: [`Verdict::Damaged`] without a word to MongoDB.
+    Damaged {
+        /// The host's error.
+        message: String,
+    },
 }
 
 /// How the push of one pending document ended. Documents whose fate is unknown (connection lost, write concern
@@ -156,6 +161,11 @@ pub enum Verdict {
     Blocked {
         /// The document it waits for.
         by: Row,
+    },
+    /// The host could not read it.
+    Damaged {
+        /// The host's error.
+        message: String,
     },
 }
 

@@ -45,10 +45,16 @@ impl Tables<'_> {
         self.push_anew(Collection::Messages.row(message))
     }
 
+    /// A damaged document is pushed as well, which sets it aside in plain view.
     fn push_anew(&mut self, row: Row) -> Result<(), StoreError> {
-        let mut stored = self.document(row)?;
-        stored.adopted = None;
-        self.put_document(row, &stored)?;
+        match self.document(row) {
+            Ok(mut stored) => {
+                stored.adopted = None;
+                self.put_document(row, &stored)?;
+            }
+            Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
         self.append_change(row, Change::First)
     }
 

@@ -39,7 +39,7 @@ impl Settle {
         }
         match Collection::of(row) {
             Collection::Contacts => self.contact(pending, &stored).map(Some),
-            Collection::Leads if self.snapshot.before(pending)?.is_none() => {
+            Collection::Leads if self.snapshot.owed(pending)?.first => {
                 self.lead(row, &stored).map(Some)
             }
             Collection::Conversations | Collection::Rooms => self.of_adopted(row, &stored),
@@ -64,9 +64,9 @@ impl Settle {
             value: Bson::String(value.clone()),
             ignore_case: field == "email",
         };
-        let before = self.snapshot.before(pending)?;
-        let was_pushed = stored.adopted.is_some() || before.is_some();
-        let gained = gained(&keys, before.as_deref());
+        let owed = self.snapshot.owed(pending)?;
+        let was_pushed = stored.adopted.is_some() || !owed.first;
+        let gained = gained(&keys, owed.before());
         Ok(Unsettled {
             row: pending.row,
             own_id: stored.settled_id(),
