@@ -136,7 +136,14 @@ fn write_new(
     let lead = write_lead(tables, key, draft, identity, contact, &new.lead)?;
     let owner = contact.unwrap_or(lead);
     let (conversation, room) = match new.opening {
-        Some(opening) => open_conversation(tables, contact, lead, owner, &opening)?,
+        Some(opening) => {
+            let links = Links {
+                contact,
+                lead: contact.is_none().then_some(lead),
+                ..Links::default()
+            };
+            open_conversation(tables, owner, links, &opening)?
+        }
         None => conversation_of(tables, owner)?,
     };
     let links = Links {
@@ -145,23 +152,21 @@ fn write_new(
         conversation: Some(conversation),
         room: Some(room),
     };
-    add(
-        tables,
-        Collection::Messages,
-        Stored::new([0; 12], &new.message).with_links(links),
-    )?;
-    if let Some(deal) = new.deal {
-        let links = Links {
-            contact,
-            lead: Some(lead),
-            ..Links::default()
-        };
-        add(
-            tables,
-            Collection::Deals,
-            Stored::new([0; 12], &deal).with_links(links),
-        )?;
-    }
+    let message = Stored::new([0; 12], &new.message).with_links(links);
+    let message = add(tables, Collection::Messages, message)?;
+    let deal = match new.deal {
+        Some(deal) => {
+            let links = Links {
+                contact,
+                lead: Some(lead),
+                ..Links::default()
+            };
+            let deal = Stored::new([0; 12], &deal).with_links(links);
+            add(tables, Collection::Deals, deal)?
+        }
+        None => 0,
+    };
+    tables.submissions.insert((owner, message), (lead, deal))?;
     if let Some(user) = new.user {
         tables
             .last_users
@@ -259,17 +264,11 @@ fn index_contact(
 
 fn open_conversation(
     tables: &mut Tables<'_>,
-    contact: Option<u64>,
-    lead: u64,
     owner: u64,
+    links: Links,
     opening: &super::conversation::Opening,
 ) -> Result<(u64, u64), StoreError> {
     let none = [0; 12];
-    let links = Links {
-        contact,
-        lead: contact.is_none().then_some(lead),
-        ..Links::default()
-    };
     let conversation = add(
         tables,
         Collection::Conversations,
@@ -337,7 +336,8 @@ fn write_repeat_message(
     if tables.keys.get(&message.seed)?.is_some() {
         return Ok(());
     }
-    let (conversation, room) = conversation_of(tables, contact.unwrap_or(lead))?;
+    let owner = contact.unwrap_or(lead);
+    let (conversation, room) = conversation_of(tables, owner)?;
     let links = Links {
         contact,
         lead: Some(lead),
@@ -348,6 +348,7 @@ fn write_repeat_message(
     stored.payload = Some(message.payload.into_bytes());
     let row = add(tables, Collection::Messages, stored)?;
     tables.keys.insert(&message.seed, row)?;
+    tables.submissions.insert((owner, row), (0, 0))?;
     Ok(())
 }
 

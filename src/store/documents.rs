@@ -12,7 +12,10 @@ use redb::ReadableTable;
 
 use super::tables::RowTuple;
 use super::{Snapshot, StoreError, Tables, codec};
-use crate::model::{TaskKey, derived_id};
+use crate::model::TaskKey;
+use ids::Ids;
+
+mod ids;
 
 /// The collections of documents.md that the edge writes; the discriminant is the first half of a row's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -216,6 +219,11 @@ impl Tables<'_> {
     pub(crate) fn document(&self, row: Row) -> Result<Stored, StoreError> {
         load(&self.documents, row)
     }
+
+    /// As [`Snapshot::upstream_id`].
+    pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
+        Ids(&self.documents).of(row, stored)
+    }
 }
 
 impl Snapshot {
@@ -288,47 +296,11 @@ impl Snapshot {
     }
 
     /// `_id` upstream: settled, or derived from what the document belongs to (R34).
+    ///
+    /// # Errors
+    /// When what it belongs to is missing or damaged.
     pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
-        if stored.adopted.is_some() {
-            return Ok(stored.settled_id());
-        }
-        let links = stored.links;
-        Ok(match Collection::of(row) {
-            Collection::Conversations => {
-                let owner = match links.contact {
-                    Some(number) => self
-                        .document(Collection::Contacts.row(number))?
-                        .settled_id()
-                        .bytes(),
-                    None => self.lead_row(links.lead)?.own_id,
-                };
-                derived_id("conversation", &[&stored.account()?.bytes(), &owner])
-            }
-            Collection::Rooms => {
-                let conversation = self.linked_id(Collection::Conversations, links.conversation)?;
-                derived_id("room", &[&conversation.ok_or(DANGLING)?.bytes()])
-            }
-            Collection::Messages => {
-                let room = self.linked_id(Collection::Rooms, links.room)?;
-                derived_id(
-                    "message",
-                    &[&room.ok_or(DANGLING)?.bytes(), &self.seed(stored)?],
-                )
-            }
-            Collection::Deals => {
-                let lead = self.linked_id(Collection::Leads, links.lead)?;
-                derived_id("deal", &[&lead.ok_or(DANGLING)?.bytes()])
-            }
-            _ => stored.settled_id(),
-        })
-    }
-
-    /// What tells a room's messages apart: the lead, unless it repeats one; nothing for the system's.
-    fn seed(&self, stored: &Stored) -> Result<[u8; 12], StoreError> {
-        match (&stored.payload, self.lead_id(stored.links.lead)?) {
-            (None, Some(lead)) => Ok(lead.bytes()),
-            _ => Ok(stored.own_id),
-        }
+        Ids(&self.documents).of(row, stored)
     }
 
     fn linked_id(
@@ -336,23 +308,15 @@ impl Snapshot {
         collection: Collection,
         number: Option<u64>,
     ) -> Result<Option<ObjectId>, StoreError> {
-        let Some(number) = number else {
-            return Ok(None);
-        };
-        let row = collection.row(number);
-        self.upstream_id(row, &self.document(row)?).map(Some)
+        Ids(&self.documents).linked(collection, number)
     }
 
     fn lead_id(&self, number: Option<u64>) -> Result<Option<ObjectId>, StoreError> {
         self.linked_id(Collection::Leads, number)
     }
 
-    fn lead_row(&self, number: Option<u64>) -> Result<Stored, StoreError> {
-        self.document(Collection::Leads.row(number.ok_or(DANGLING)?))
-    }
-
     /// `person` or `business`, by the contact's type.
-    fn deal_contact_field(&self, links: &Links) -> Result<&'static str, StoreError> {
+    pub(crate) fn deal_contact_field(&self, links: &Links) -> Result<&'static str, StoreError> {
         let Some(number) = links.contact else {
             return Ok("person");
         };
@@ -370,7 +334,8 @@ impl Snapshot {
         stored: &Stored,
         contact: Option<ObjectId>,
     ) -> Result<RawDocumentBuf, StoreError> {
-        let lead = self.lead_row(stored.links.lead)?;
+        let lead = stored.links.lead.ok_or(DANGLING)?;
+        let lead = self.document(Collection::Leads.row(lead))?;
         let lead_body = lead.body()?;
         let mut metadata = RawDocumentBuf::new();
         if let Some(contact) = contact {

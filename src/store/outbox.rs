@@ -17,6 +17,7 @@ use render::Render;
 use unsettled::Settle;
 
 mod contact_update;
+mod reference;
 mod render;
 mod renewal;
 #[cfg(test)]
@@ -170,6 +171,7 @@ impl Tables<'_> {
                 self.adopt(row, *id, document.is_some(), now_ms)
             }
             Settlement::Moved { id, document } => {
+                self.refer_elsewhere(row)?;
                 self.adopt(row, *id, document.is_some(), now_ms)?;
                 self.renew_conversation(row, now_ms)
             }
@@ -275,7 +277,7 @@ impl Tables<'_> {
     /// Our `_id` is taken: by our own earlier push, or by a node that adopted it. Either way it is merged into.
     fn merge_from_now_on(&mut self, row: Row) -> Result<(), StoreError> {
         let mut stored = self.document(row)?;
-        let id = stored.settled_id().bytes();
+        let id = self.upstream_id(row, &stored)?.bytes();
         stored.adopted = Some(Adopted { id, seen: true });
         self.put_document(row, &stored)
     }

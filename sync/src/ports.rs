@@ -91,7 +91,7 @@ pub enum Settlement {
     Own,
     /// The [`Known`] document is still there, as it is upstream now.
     Confirmed(RawDocumentBuf),
-    /// Somebody else's document is the one: found upstream, or claimed by another node that has not pushed it yet
+    /// It was not upstream before, and somebody else's document is the one: found upstream, or claimed by another node that has not pushed it yet
     /// (`document` absent).
     Adopted {
         /// Its `_id`.
@@ -99,8 +99,8 @@ pub enum Settlement {
         /// The document as it is upstream now.
         document: Option<RawDocumentBuf>,
     },
-    /// The [`Known`] document is still there, but a key it has gained is another document's, which is the one from
-    /// now on. `id` and `document` as in [`Settlement::Adopted`].
+    /// It was upstream as [`Known`], and another document is the one from now on: the known one is gone, or a key it
+    /// has gained is another's. `id` and `document` as in [`Settlement::Adopted`].
     Moved {
         /// Its `_id`.
         id: ObjectId,

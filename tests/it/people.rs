@@ -274,3 +274,76 @@ async fn a_lead_that_the_cloud_service_wrote_already_is_not_doubled_and_has_one_
     scene.one("crm.contacts", doc! {}).await;
     scene.world().await.assert_whole();
 }
+
+/// A contact that this node has pushed, found by its phone; then people make one with an e-mail that the next lead has.
+/// What was pushed before referred to the node's own contact for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pushed_before_a_contact_moved_refers_to_the_other_one_but_where_people_changed_it()
+ {
+    let scene = scene().await;
+    for id in ["1", "2"] {
+        let body = json!({ "id": id, "name": "Ada Lindqvist", "phone": "+46701234567" });
+        scene.deliver(body).await;
+    }
+    let ours = scene.one("crm.contacts", doc! {}).await;
+    let ours = ours.get_object_id("_id").unwrap();
+    let theirs = doc! { "type": "person", "name": "A. Lindqvist", "email": "ada@example.se", "source": "import" };
+    let theirs = insert(&scene, "crm.contacts", theirs).await;
+    let aunt = doc! { "type": "person", "name": "Aunt Ada", "source": "import" };
+    let aunt = insert(&scene, "crm.contacts", aunt).await;
+    let edit = doc! { "$set": { "contact_id": aunt } };
+    scene
+        .edit("inbound.leads", doc! { "lead_id": "2" }, edit)
+        .await;
+    scene
+        .deliver(json!({ "id": "3", "email": "ada@example.se", "phone": "+46701234567" }))
+        .await;
+
+    assert_eq!(refers_to(&scene, "1").await, [Some(theirs); 3]);
+    let [lead, deal, message] = refers_to(&scene, "2").await;
+    assert_eq!((lead, deal), (Some(aunt), Some(theirs)));
+    assert_eq!(message, Some(theirs));
+    assert_eq!(refers_to(&scene, "3").await, [Some(theirs); 3]);
+    for contact in [ours, theirs] {
+        scene
+            .one("support.conversations", doc! { "contact_id": contact })
+            .await;
+    }
+    scene.world().await.assert_whole();
+}
+
+/// People merged two contacts: they deleted the one that this node had made. The next lead's conversation was referred
+/// to and never pushed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contact_deleted_in_favour_of_another_is_followed_there_with_all_that_refers_to_it() {
+    let scene = scene().await;
+    let body = |id: &str| json!({ "id": id, "name": "Milo Novak", "email": "milo@example.cz" });
+    scene.deliver(body("1")).await;
+    let deleted = doc! { "$set": { "is_deleted": true } };
+    scene.edit("crm.contacts", doc! {}, deleted).await;
+    let theirs = doc! { "type": "person", "name": "M. Novak", "email": "milo@example.cz", "source": "import" };
+    let theirs = insert(&scene, "crm.contacts", theirs).await;
+    scene.deliver(body("2")).await;
+    for id in ["1", "2"] {
+        assert_eq!(refers_to(&scene, id).await, [Some(theirs); 3], "{id}");
+    }
+    scene
+        .one("support.conversations", doc! { "contact_id": theirs })
+        .await;
+    scene.world().await.assert_whole();
+}
+
+/// The contact of a lead as the lead, its deal and its message have it.
+async fn refers_to(scene: &Scene, lead_id: &str) -> [Option<ObjectId>; 3] {
+    let lead = scene.lead(lead_id).await;
+    let deal = doc! { "lead": lead.get_object_id("_id").unwrap() };
+    let deal = scene.one("crm.deals", deal).await;
+    let message = doc! { "metadata.webhook_response.id": lead_id, "message_type": "lead" };
+    let message = scene.one("support.messages", message).await;
+    let metadata = message.get_document("metadata").unwrap();
+    [
+        lead.get_object_id("contact_id").ok(),
+        deal.get_object_id("person").ok(),
+        metadata.get_object_id("contact_id").ok(),
+    ]
+}

@@ -183,8 +183,10 @@ impl Tables<'_> {
     ) -> Result<(), StoreError> {
         let earlier = self.held(pending.row)?;
         let attempts = earlier.as_ref().map_or(0, Held::attempts) + 1;
+        let mut owed = self.owed(pending)?;
+        owed.first |= self.is_only_claimed(pending.row)?;
         let held = Held {
-            owed: self.owed(pending)?,
+            owed,
             since_ms: earlier.map_or(now_ms, |held| held.since_ms),
             state: State::SetAside {
                 failure: Failure { attempts, cause },
@@ -193,6 +195,15 @@ impl Tables<'_> {
         };
         self.remove_tickets(std::iter::once(pending))?;
         self.hold(pending.row, &held)
+    }
+
+    /// Whether it was to become a document that is not upstream yet: what refers to it has to wait as for a new one.
+    fn is_only_claimed(&self, row: Row) -> Result<bool, StoreError> {
+        match self.document(row) {
+            Ok(stored) => Ok(stored.adopted.is_some_and(|adopted| !adopted.seen)),
+            Err(StoreError::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes a document out of the log until another one is upstream.

@@ -1,11 +1,11 @@
 //! What the push writes of a document: all of it, only what changed, or nothing yet.
 
-use bson::{Document, RawBson, RawDocumentBuf, bson, rawdoc};
+use bson::{Document, RawDocumentBuf, bson};
 use inlet_sync::ports::{Pending, Rendered, Row};
 
 use super::unsettled::lacks;
-use super::{DAMAGED, Lacking, contact_update};
-use crate::store::changes::Held;
+use super::{DAMAGED, Lacking, contact_update, reference};
+use crate::store::changes::{Held, Owed};
 use crate::store::documents::{Collection, Stored};
 use crate::store::{Snapshot, StoreError};
 
@@ -48,7 +48,7 @@ impl Render {
         match Collection::of(row) {
             Collection::Contacts => self.contact(pending, &self.as_settled(row, stored)?),
             Collection::Leads => self.lead(pending, &stored),
-            _ => self.dependant(row, &stored),
+            _ => self.dependant(pending, &stored),
         }
     }
 
@@ -91,58 +91,51 @@ impl Render {
 
     /// A lead never waits for a refused contact: it goes without, says so, and gets the reference later (R36).
     fn lead(&self, pending: &Pending, stored: &Stored) -> Result<Rendered, StoreError> {
+        let row = pending.row;
+        let owed = self.snapshot.owed(pending)?;
         let contact = stored
             .links
             .contact
             .map(|number| Collection::Contacts.row(number));
         let held = match contact {
             Some(contact) if self.anything_held => {
-                self.snapshot.held(contact)?.filter(|held| held.owed.first)
+                let held = self.snapshot.held(contact)?;
+                held.filter(|held| held.owed.first).zip(Some(contact))
             }
             _ => None,
         };
-        if !self.snapshot.owed(pending)?.first {
-            return self.give_contact(pending.row, stored);
-        }
         match held {
-            None => self
-                .snapshot
-                .assemble(pending.row, stored, true)
-                .map(Rendered::Append),
-            Some(held) => {
-                let whole = self.snapshot.assemble(pending.row, stored, false)?;
+            None => self.written(row, stored, &owed),
+            Some((_, by)) if !owed.first => Ok(Rendered::Blocked { by }),
+            Some((held, _)) => {
+                let whole = self.snapshot.assemble(row, stored, false)?;
                 without_contact(&whole, &held).map(Rendered::Append)
             }
         }
     }
 
-    fn give_contact(&self, row: Row, stored: &Stored) -> Result<Rendered, StoreError> {
-        let Some(number) = stored.links.contact else {
-            return Ok(Rendered::Nothing);
-        };
-        let contact = self
-            .snapshot
-            .document(Collection::Contacts.row(number))?
-            .settled_id();
-        let id = self.snapshot.upstream_id(row, stored)?;
-        let update = rawdoc! {
-            "$set": { "contact_id": contact },
-            "$pull": { "errors": { "type": "contactCreation" } },
-        };
-        Ok(Rendered::Update {
-            filter: rawdoc! { "_id": id, "contact_id": { "$exists": false } },
-            update: RawBson::Document(update),
-            upsert: false,
-        })
-    }
-
-    fn dependant(&self, row: Row, stored: &Stored) -> Result<Rendered, StoreError> {
+    fn dependant(&self, pending: &Pending, stored: &Stored) -> Result<Rendered, StoreError> {
+        let row = pending.row;
         if let Some(by) = self.blocking(stored)? {
             return Ok(Rendered::Blocked { by });
         }
+        let owed = self.snapshot.owed(pending)?;
         let exists = stored.adopted.is_some() || self.opens_adopted_room(row, stored)?;
-        if exists {
+        if exists && owed.befores.is_empty() {
             return Ok(Rendered::Nothing);
+        }
+        self.written(row, stored, &owed)
+    }
+
+    /// All of a new document, unless a push whose outcome was unknown turns out to have brought it.
+    fn written(&self, row: Row, stored: &Stored, owed: &Owed) -> Result<Rendered, StoreError> {
+        let exists = stored.adopted.is_some_and(|adopted| adopted.seen);
+        if exists || !owed.first {
+            return reference::render(&self.snapshot, row, stored, owed);
+        }
+        if !owed.befores.is_empty() {
+            let whole = self.snapshot.assemble(row, stored, true)?;
+            return Ok(Rendered::Create(whole));
         }
         self.snapshot
             .assemble(row, stored, true)
@@ -177,16 +170,18 @@ impl Render {
         Ok(None)
     }
 
+    /// Whether the lead that it belongs to turned out to be another node's.
     fn is_withdrawn(&self, row: Row, stored: &Stored) -> Result<bool, StoreError> {
-        let lead = match (stored.links.lead, stored.links.conversation) {
-            (Some(lead), _) => Some(lead),
-            (None, Some(conversation)) if Collection::of(row) != Collection::Leads => {
-                self.snapshot
-                    .document(Collection::Conversations.row(conversation))?
-                    .links
-                    .lead
-            }
-            _ => None,
+        let lead = match (Collection::of(row), stored.links) {
+            (Collection::Leads, _) => return Ok(stored.withdrawn),
+            (_, links) if links.lead.is_some() => links.lead,
+            (_, links) => match links.conversation {
+                Some(conversation) => {
+                    let conversation = Collection::Conversations.row(conversation);
+                    self.snapshot.document(conversation)?.links.lead
+                }
+                None => None,
+            },
         };
         match lead {
             Some(lead) => Ok(self

@@ -1,4 +1,4 @@
-//! A contact that people deleted upstream comes back under a new `_id` (R31).
+//! A contact comes to be another document upstream: people deleted it, or it turned out to be somebody else's (R31).
 //!
 //! Nothing that refers to it, or to the conversation it brings along, gets ahead of it.
 
@@ -6,6 +6,7 @@ use bson::oid::ObjectId;
 use inlet_sync::ports::Row;
 use redb::ReadableTable;
 
+use super::reference::Reference;
 use crate::store::changes::{Change, Held};
 use crate::store::documents::{Adopted, Collection};
 use crate::store::{StoreError, Tables};
@@ -22,17 +23,15 @@ impl Tables<'_> {
         self.renew_conversation(row, now_ms)
     }
 
-    /// The contact is another document upstream than it was: its conversation there is another one too.
+    /// The contact is another document upstream than it was: its conversation there is another one too. What was said
+    /// until now stays where it was said, with the contact to whom it was said: people may have answered there, and a
+    /// contact has one conversation (R23), which the other may have had for long.
     pub(super) fn renew_conversation(
         &mut self,
         contact: Row,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let rows = self
-            .conversations
-            .get(contact.number)?
-            .map(|rows| rows.value());
-        let Some((conversation, room, message)) = rows else {
+        let Some((conversation, room, message)) = self.conversation_of(contact.number)? else {
             return Ok(());
         };
         for row in [
@@ -43,6 +42,49 @@ impl Tables<'_> {
             self.hold(row, &Held::being_tried(now_ms))?;
         }
         self.push_anew(Collection::Messages.row(message))
+    }
+
+    fn conversation_of(&self, owner: u64) -> Result<Option<(u64, u64, u64)>, StoreError> {
+        Ok(self.conversations.get(owner)?.map(|rows| rows.value()))
+    }
+
+    /// The contact is about to be another document upstream: what is there and refers to it is told so. Whoever is new
+    /// refers to the right one anyway.
+    pub(super) fn refer_elsewhere(&mut self, contact: Row) -> Result<(), StoreError> {
+        let was = self.document(contact)?.settled_id();
+        for row in self.referring(contact.number)? {
+            let document = match self.document(row) {
+                Ok(stored) => self.upstream_id(row, &stored),
+                Err(error) => Err(error),
+            };
+            match document {
+                Ok(document) => {
+                    let before = Reference {
+                        contact: was,
+                        document,
+                    };
+                    let before = &before.to_bytes();
+                    self.append_change(row, Change::Again { before })?;
+                }
+                // Nobody can say what it refers to.
+                Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Leads, deals and messages of a contact.
+    fn referring(&self, contact: u64) -> Result<Vec<Row>, StoreError> {
+        let mut rows = Vec::new();
+        for entry in self.submissions.range((contact, 0)..=(contact, u64::MAX))? {
+            let (entry, made) = entry?;
+            let ((_, message), (lead, deal)) = (entry.value(), made.value());
+            rows.extend((lead != 0).then(|| Collection::Leads.row(lead)));
+            rows.push(Collection::Messages.row(message));
+            rows.extend((deal != 0).then(|| Collection::Deals.row(deal)));
+        }
+        Ok(rows)
     }
 
     /// A damaged document is pushed as well, which sets it aside in plain view.
