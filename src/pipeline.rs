@@ -12,6 +12,7 @@ mod deal;
 pub mod facebook;
 pub mod freshness;
 mod lead;
+mod link;
 pub mod lookout;
 mod plan;
 pub mod prepare;

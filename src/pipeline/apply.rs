@@ -4,13 +4,13 @@ use bson::oid::ObjectId;
 use bson::{Document, RawDocument};
 use redb::ReadableTable;
 
-use super::contact;
 use super::plan::{
     Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, RepeatMessage, identify,
     plan,
 };
 use super::prepare::Draft;
 use super::settle::Settling;
+use super::{contact, link};
 use crate::model::{Outcome, TaskKey};
 use crate::store::changes::Change;
 use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored};
@@ -24,7 +24,7 @@ pub(super) fn lead(
     settling: &Settling,
 ) -> Result<Outcome, StoreError> {
     let identity = identify(draft);
-    let (repeated, facts) = match gather(tables, draft, &identity, settling) {
+    let facts = match gather(tables, draft, &identity, settling) {
         // Nothing is written yet: what is damaged stops this webhook, and none behind it.
         Err(error @ StoreError::Corrupt { .. }) => {
             let error = error.to_string();
@@ -34,8 +34,8 @@ pub(super) fn lead(
     };
     match plan(draft, &identity, &facts, &settling.identity.node) {
         Plan::Repeat { of, news } => {
-            if let (Some(news), Some(lead_row)) = (news, repeated) {
-                write_news(tables, draft, news, &facts, lead_row)?;
+            if let (Some(news), Some(lead)) = (news, &facts.repeated) {
+                write_news(tables, draft, news, &facts, lead)?;
             }
             Ok(Outcome::Duplicate { of })
         }
@@ -48,13 +48,13 @@ pub(super) fn lead(
     }
 }
 
-/// Reads what the decision depends on; also the row of the lead that is repeated.
+/// Reads what the decision depends on.
 fn gather(
     tables: &Tables<'_>,
     draft: &Draft,
     identity: &LeadIdentity,
     settling: &Settling,
-) -> Result<(Option<u64>, Facts), StoreError> {
+) -> Result<Facts, StoreError> {
     let mut facts = Facts::default();
     let repeated = repeated_row(tables, draft, identity, settling)?;
     let contact = match repeated {
@@ -62,10 +62,16 @@ fn gather(
             let lead = tables.document(Collection::Leads.row(row))?;
             let fields_hash = lead.lead.map_or([0; 32], |facts| facts.fields_hash);
             facts.repeated = Some(KnownLead {
+                row,
                 id: lead.settled_id().bytes(),
                 fields_hash,
+                has_contact: lead.links.contact.is_some(),
+                withdrawn: lead.withdrawn,
             });
-            lead.links.contact
+            match lead.links.contact {
+                Some(contact) => Some(contact),
+                None => contact_row(tables, draft)?,
+            }
         }
         None => contact_row(tables, draft)?,
     };
@@ -75,7 +81,7 @@ fn gather(
     }
     let last_user = tables.last_users.get(&draft.campaign.id.bytes())?;
     facts.last_user = last_user.map(|user| ObjectId::from_bytes(*user.value()));
-    Ok((repeated, facts))
+    Ok(facts)
 }
 
 fn repeated_row(
@@ -314,15 +320,15 @@ fn write_news(
     draft: &Draft,
     news: News,
     facts: &Facts,
-    lead: u64,
+    lead: &KnownLead,
 ) -> Result<(), StoreError> {
-    let contact = facts.contact.as_ref().map(|known| known.row);
-    if let (contact::Plan::Merge { body, keys }, Some(row)) = (news.contact, contact) {
-        merge_contact(tables, row, &body, keys.clone())?;
-        index_contact(tables, draft, &keys, row)?;
+    let contact = write_contact(tables, draft, news.contact, facts)?;
+    if let (Some(contact), false) = (contact, lead.has_contact) {
+        link::give_contact(tables, lead.row, contact)?;
     }
+    let contact = contact.or(facts.contact.as_ref().map(|known| known.row));
     match news.message {
-        Some(message) => write_repeat_message(tables, message, contact, lead),
+        Some(message) => write_repeat_message(tables, message, contact, lead.row),
         None => Ok(()),
     }
 }

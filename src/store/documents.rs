@@ -85,6 +85,7 @@ impl Collection {
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Stored {
     /// Contacts, leads, logs: the `_id`. Repeating messages: what their `_id` is derived from besides the room.
+    /// Conversations that were a lead's before they were its contact's: the `_id` from then.
     /// All others: zeroes, their `_id` is derived from what they belong to.
     pub own_id: [u8; 12],
     /// Somebody else's document upstream that stands for this one (R31).

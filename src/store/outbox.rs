@@ -182,9 +182,16 @@ impl Tables<'_> {
 
     fn adopt(&mut self, row: Row, id: ObjectId, seen: bool, now_ms: i64) -> Result<(), StoreError> {
         let mut stored = self.document(row)?;
-        if Collection::of(row) == Collection::Leads {
-            self.yield_lead(&stored, id, seen, now_ms)?;
-            stored.withdrawn = seen;
+        match Collection::of(row) {
+            Collection::Leads => {
+                self.yield_lead(&stored, id, seen, now_ms)?;
+                stored.withdrawn = seen;
+            }
+            Collection::Conversations if stored.own_id != [0; 12] => {
+                stored.own_id = [0; 12];
+                self.renew_room(&stored, now_ms)?;
+            }
+            _ => {}
         }
         stored.adopted = Some(Adopted {
             id: id.bytes(),

@@ -19,7 +19,7 @@ impl<T: ReadableTable<RowTuple, &'static [u8]>> Ids<'_, T> {
         }
         let links = stored.links;
         Ok(match Collection::of(row) {
-            Collection::Conversations => {
+            Collection::Conversations if stored.own_id == [0; 12] => {
                 let owner = self.owner(&links)?;
                 derived_id("conversation", &[&stored.account()?.bytes(), &owner])
             }

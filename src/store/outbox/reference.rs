@@ -87,6 +87,10 @@ fn update(row: Row, field: &str, contact: ObjectId, had_none: bool) -> Document 
         Collection::Leads if had_none => {
             update.insert("$pull", doc! { "errors": { "type": "contactCreation" } });
         }
+        // It is the contact's now (R21).
+        Collection::Conversations if had_none => {
+            update.insert("$unset", doc! { "lead": "" });
+        }
         _ => {}
     }
     update

@@ -127,7 +127,9 @@ impl Render {
         self.written(row, stored, &owed)
     }
 
-    /// All of a new document, unless a push whose outcome was unknown turns out to have brought it.
+    /// A new document whose contact came later goes without it, because that contact may not be upstream yet: the
+    /// change that brought it follows in the log. Where both are at hand the document is new as a whole, unless a push
+    /// whose outcome was unknown turns out to have brought it.
     fn written(&self, row: Row, stored: &Stored, owed: &Owed) -> Result<Rendered, StoreError> {
         let exists = stored.adopted.is_some_and(|adopted| adopted.seen);
         if exists || !owed.first {
@@ -137,8 +139,12 @@ impl Render {
             let whole = self.snapshot.assemble(row, stored, true)?;
             return Ok(Rendered::Create(whole));
         }
+        let came_before = stored
+            .links
+            .contact
+            .is_none_or(|contact| contact < row.number);
         self.snapshot
-            .assemble(row, stored, true)
+            .assemble(row, stored, came_before)
             .map(Rendered::Append)
     }
 

@@ -6,9 +6,10 @@ use bson::oid::ObjectId;
 use inlet_sync::ports::Row;
 use redb::ReadableTable;
 
+use super::DAMAGED;
 use super::reference::Reference;
 use crate::store::changes::{Change, Held};
-use crate::store::documents::{Adopted, Collection};
+use crate::store::documents::{Adopted, Collection, Stored};
 use crate::store::{StoreError, Tables};
 
 impl Tables<'_> {
@@ -41,6 +42,22 @@ impl Tables<'_> {
             self.push_anew(row)?;
             self.hold(row, &Held::being_tried(now_ms))?;
         }
+        self.push_anew(Collection::Messages.row(message))
+    }
+
+    /// A conversation that was a lead's turns out to exist for its contact: the room follows.
+    pub(super) fn renew_room(
+        &mut self,
+        conversation: &Stored,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let contact = conversation.links.contact.ok_or(DAMAGED)?;
+        let Some((_, room, message)) = self.conversation_of(contact)? else {
+            return Ok(());
+        };
+        let room = Collection::Rooms.row(room);
+        self.push_anew(room)?;
+        self.hold(room, &Held::being_tried(now_ms))?;
         self.push_anew(Collection::Messages.row(message))
     }
 
@@ -92,6 +109,12 @@ impl Tables<'_> {
         match self.document(row) {
             Ok(mut stored) => {
                 stored.adopted = None;
+                if Collection::of(row) == Collection::Conversations {
+                    // It is the contact's alone from now on.
+                    stored.own_id = [0; 12];
+                    stored.links.lead =
+                        stored.links.lead.filter(|_| stored.links.contact.is_none());
+                }
                 self.put_document(row, &stored)?;
             }
             Err(StoreError::Corrupt { .. }) => {}

@@ -344,3 +344,40 @@ fn a_refused_change_is_still_compared_with_what_was_pushed_before_it() {
     let owed = desk.store.read().unwrap().owed(&again).unwrap();
     assert_eq!(owed.before(), Some(before.as_slice()));
 }
+
+/// The lead's turn comes in an earlier batch than that of the contact it was given afterwards.
+#[test]
+fn a_document_is_not_pushed_with_a_contact_that_may_not_be_upstream_yet() {
+    let desk = Desk::new();
+    let rows = desk.submission(1);
+    desk.pass();
+    let late = desk.submission(2);
+    let lead = desk.write(move |tables| {
+        let mut lead = tables.document(late.lead)?;
+        lead.links.contact = None;
+        lead.own_id = [0x33; 12];
+        let row = add(tables, Collection::Leads, &lead)?;
+        let contact = tables.document(rows.contact)?;
+        let contact = add(tables, Collection::Contacts, &contact)?;
+        lead.links.contact = Some(contact.number);
+        tables.put_document(row, &lead)?;
+        tables.append_change(row, Change::Again { before: &[] })?;
+        Ok(row)
+    });
+    let whole = desk.pending(lead);
+    let [first, again] = whole.tickets.as_slice() else {
+        panic!("it is new, and has a contact: {whole:?}")
+    };
+    let render = |tickets: &[u64]| {
+        let pending = Pending {
+            row: lead,
+            tickets: tickets.to_vec(),
+        };
+        desk.outbox.render(&[pending]).unwrap().remove(0)
+    };
+    let without = render(&[*first]);
+    assert!(inserted(&without).get("contact_id").unwrap().is_none());
+    assert!(matches!(render(&[*again]), Rendered::Update { .. }));
+    let both = render(&whole.tickets);
+    assert!(inserted(&both).get("contact_id").unwrap().is_some());
+}
