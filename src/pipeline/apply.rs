@@ -13,7 +13,9 @@ use super::settle::Settling;
 use super::{contact, link};
 use crate::model::{Outcome, TaskKey};
 use crate::store::changes::Change;
-use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored};
+use crate::store::documents::{
+    Collection, ContactKeys, LeadFacts, Links, Stored, bound_contact_id,
+};
 use crate::store::{StoreError, Tables};
 
 /// Makes the lead, or finds it made.
@@ -138,14 +140,18 @@ fn write_new(
     facts: &Facts,
     new: NewLead,
 ) -> Result<(), StoreError> {
-    let contact = write_contact(tables, draft, new.contact, facts)?;
+    let bound = new.contact.is_bound();
+    let contact = write_contact(tables, draft, new.contact, facts, identity.id)?;
     let lead = write_lead(tables, key, draft, identity, contact, &new.lead)?;
+    if let (Some(contact), true) = (contact, bound) {
+        link::bind(tables, contact, lead)?;
+    }
     let owner = contact.unwrap_or(lead);
     let (conversation, room) = match new.opening {
         Some(opening) => {
             let links = Links {
                 contact,
-                lead: contact.is_none().then_some(lead),
+                lead: (contact.is_none() || bound).then_some(lead),
                 ..Links::default()
             };
             open_conversation(tables, owner, links, &opening)?
@@ -211,17 +217,24 @@ fn write_lead(
     Ok(row)
 }
 
-/// Writes the contact's plan; returns its row.
+/// Writes the contact's plan; returns its row. `lead`: the `_id` of the lead it comes with.
 fn write_contact(
     tables: &mut Tables<'_>,
     draft: &Draft,
     plan: contact::Plan,
     facts: &Facts,
+    lead: ObjectId,
 ) -> Result<Option<u64>, StoreError> {
     match plan {
         contact::Plan::None | contact::Plan::Impossible => Ok(None),
         contact::Plan::New { body, keys } => {
-            let mut stored = Stored::new(ObjectId::new().bytes(), &body);
+            // Without a key nobody else's submission can be this person's: every node derives the same `_id` (R34).
+            let id = if keys.is_empty() {
+                bound_contact_id(lead)
+            } else {
+                ObjectId::new()
+            };
+            let mut stored = Stored::new(id.bytes(), &body);
             stored.contact = Some(keys.clone());
             let row = add(tables, Collection::Contacts, stored)?;
             index_contact(tables, draft, &keys, row)?;
@@ -322,8 +335,12 @@ fn write_news(
     facts: &Facts,
     lead: &KnownLead,
 ) -> Result<(), StoreError> {
-    let contact = write_contact(tables, draft, news.contact, facts)?;
+    let (id, bound) = (ObjectId::from_bytes(lead.id), news.contact.is_bound());
+    let contact = write_contact(tables, draft, news.contact, facts, id)?;
     if let (Some(contact), false) = (contact, lead.has_contact) {
+        if bound {
+            link::bind(tables, contact, lead.row)?;
+        }
         link::give_contact(tables, lead.row, contact)?;
     }
     let contact = contact.or(facts.contact.as_ref().map(|known| known.row));

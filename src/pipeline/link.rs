@@ -1,4 +1,4 @@
-//! Ties a contact and a lead that came without each other (R9).
+//! Ties a contact and a lead that came without each other (R9), or that stand and fall together.
 //!
 //! What is damaged is left as it is: it holds up nothing here, and the push shows it.
 
@@ -11,6 +11,14 @@ use crate::store::documents::{Collection, Stored};
 use crate::store::{StoreError, Tables};
 
 const DAMAGED: StoreError = StoreError::Corrupt { table: "documents" };
+
+/// The contact, of which only the name is known, belongs to the lead it came with.
+pub(super) fn bind(tables: &mut Tables<'_>, contact: u64, lead: u64) -> Result<(), StoreError> {
+    change(tables, Collection::Contacts.row(contact), |_, contact| {
+        contact.links.lead = Some(lead);
+        Ok(())
+    })
+}
 
 /// The lead had no contact: what it made gets this one, here and upstream.
 pub(super) fn give_contact(

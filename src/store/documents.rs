@@ -12,7 +12,7 @@ use redb::ReadableTable;
 
 use super::tables::RowTuple;
 use super::{Snapshot, StoreError, Tables, codec};
-use crate::model::TaskKey;
+use crate::model::{TaskKey, derived_id};
 use ids::Ids;
 
 mod ids;
@@ -148,6 +148,14 @@ pub struct ContactKeys {
     pub phone: Option<String>,
 }
 
+impl ContactKeys {
+    /// Nothing but a name is known: nobody else's submission can be this person's.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.email.is_none() && self.phone.is_none()
+    }
+}
+
 impl Stored {
     /// A document that refers to nothing.
     #[must_use]
@@ -177,6 +185,14 @@ impl Stored {
         ObjectId::from_bytes(self.adopted.map_or(self.own_id, |adopted| adopted.id))
     }
 
+    /// The lead that a contact without e-mail and phone belongs to: its `_id` is derived from that lead's, so that two
+    /// nodes agree on it, and it goes where the lead goes.
+    #[must_use]
+    pub fn bound_lead(&self) -> Option<u64> {
+        let is_bound = self.contact.as_ref().is_some_and(ContactKeys::is_empty);
+        self.links.lead.filter(|_| is_bound)
+    }
+
     /// The fields without ids and references.
     ///
     /// # Errors
@@ -190,6 +206,12 @@ impl Stored {
             .get_object_id("account_id")
             .map_err(|_| StoreError::Corrupt { table: TABLE })
     }
+}
+
+/// The `_id` of a contact that belongs to the lead of this `_id`.
+#[must_use]
+pub fn bound_contact_id(lead: ObjectId) -> ObjectId {
+    derived_id("contact", &[&lead.bytes()])
 }
 
 const TABLE: &str = "documents";

@@ -185,6 +185,7 @@ impl Tables<'_> {
         match Collection::of(row) {
             Collection::Leads => {
                 self.yield_lead(&stored, id, seen, now_ms)?;
+                self.bind_contact(row, &stored, id)?;
                 stored.withdrawn = seen;
             }
             Collection::Conversations if stored.own_id != [0; 12] => {

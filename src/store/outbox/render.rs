@@ -180,6 +180,7 @@ impl Render {
     fn is_withdrawn(&self, row: Row, stored: &Stored) -> Result<bool, StoreError> {
         let lead = match (Collection::of(row), stored.links) {
             (Collection::Leads, _) => return Ok(stored.withdrawn),
+            (Collection::Contacts, _) => stored.bound_lead(),
             (_, links) if links.lead.is_some() => links.lead,
             (_, links) => match links.conversation {
                 Some(conversation) => {

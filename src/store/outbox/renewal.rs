@@ -9,7 +9,7 @@ use redb::ReadableTable;
 use super::DAMAGED;
 use super::reference::Reference;
 use crate::store::changes::{Change, Held};
-use crate::store::documents::{Adopted, Collection, Stored};
+use crate::store::documents::{Adopted, Collection, Stored, bound_contact_id};
 use crate::store::{StoreError, Tables};
 
 impl Tables<'_> {
@@ -102,6 +102,29 @@ impl Tables<'_> {
             rows.extend((deal != 0).then(|| Collection::Deals.row(deal)));
         }
         Ok(rows)
+    }
+
+    /// A contact that belongs to a lead has its `_id` from that lead, whichever node's that turns out to be.
+    pub(super) fn bind_contact(
+        &mut self,
+        lead: Row,
+        stored: &Stored,
+        id: ObjectId,
+    ) -> Result<(), StoreError> {
+        let Some(contact) = stored.links.contact else {
+            return Ok(());
+        };
+        let row = Collection::Contacts.row(contact);
+        let mut contact = match self.document(row) {
+            Ok(contact) => contact,
+            Err(StoreError::Corrupt { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if contact.bound_lead() != Some(lead.number) || contact.adopted.is_some() {
+            return Ok(());
+        }
+        contact.own_id = bound_contact_id(id).bytes();
+        self.put_document(row, &contact)
     }
 
     /// A damaged document is pushed as well, which sets it aside in plain view.
