@@ -29,7 +29,7 @@ pub(crate) enum Change<'a> {
 pub struct Owed {
     /// All of it: it is new.
     pub first: bool,
-    /// What [`Change::Again`] has said of it, oldest first; of contacts only the oldest.
+    /// What the change log has said of it since, oldest first: how it was; of contacts only the oldest.
     pub befores: Vec<Vec<u8>>,
 }
 
