@@ -18,13 +18,14 @@ use crate::health::Health;
 use crate::intake::Intake;
 use crate::intake::limits::Refusal;
 use crate::model::{Outcome, Reason, Selection, TaskKey, WebhookId};
-use crate::store::changes::Held;
 use crate::store::documents::Collection;
 use crate::store::listing::Listed;
 use crate::store::reference::COLLECTIONS;
 use crate::store::tasks::Task;
 use crate::store::{Snapshot, Store, StoreError};
 use crate::tokens::Renewer;
+
+mod held;
 
 /// Webhooks in one answer, unless asked otherwise, and at most.
 const PAGE: usize = 50;
@@ -143,7 +144,7 @@ impl Console {
         let held = snapshot.held_documents(LIST_MAX)?;
         let held: Result<Vec<_>, StoreError> = held
             .iter()
-            .map(|(row, held)| describe_held(&snapshot, *row, held))
+            .map(|(row, held)| held::describe(&snapshot, *row, held))
             .collect();
         status["held_documents"] = Value::Array(held?);
         Ok(status)
@@ -440,35 +441,6 @@ fn waiting(key: TaskKey, task: &Task) -> Value {
         "attempts": task.attempts,
         "last_error": task.last_error,
     })
-}
-
-fn describe_held(
-    snapshot: &Snapshot,
-    row: inlet_sync::ports::Row,
-    held: &Held,
-) -> Result<Value, StoreError> {
-    let id = snapshot.upstream_id(row, &snapshot.document(row)?)?;
-    let name = |(collection, number): (u8, u64)| {
-        let parent = inlet_sync::ports::Row { collection, number };
-        let id = snapshot
-            .document(parent)
-            .and_then(|stored| snapshot.upstream_id(parent, &stored));
-        Ok::<_, StoreError>(format!(
-            "{}/{}",
-            Collection::of(parent).name(),
-            id?.to_hex()
-        ))
-    };
-    Ok(json!({
-        "collection": Collection::of(row).name(),
-        "id": id.to_hex(),
-        "code": held.refusal.as_ref().map(|refusal| refusal.code),
-        "message": held.refusal.as_ref().map(|refusal| refusal.message.clone()),
-        "attempts": held.attempts,
-        "next_at_ms": held.next_at_ms,
-        "since_ms": held.since_ms,
-        "blocked_by": held.blocked_by.map(name).transpose()?,
-    }))
 }
 
 enum Source {

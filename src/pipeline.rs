@@ -13,6 +13,7 @@ mod deal;
 pub mod facebook;
 pub mod freshness;
 mod lead;
+mod link;
 pub mod lookout;
 mod plan;
 pub mod prepare;

@@ -108,6 +108,9 @@ schema! {
         contact_keys CONTACT_KEY_TO_ROW: &'static [u8; 16] => u64;
         /// The (conversation, room, system message) rows of a contact, or of a lead without one (R21).
         conversations OWNER_TO_CONVERSATION: u64 => (u64, u64, u64);
+        /// What each submission of a contact, or of a lead without one, made that refers to it: (owner, lead message)
+        /// to (lead, deal). Zero: none, or in a repetition none of its own.
+        submissions OWNER_TO_SUBMISSION: (u64, u64) => (u64, u64);
         /// The user of a campaign's latest lead (R22).
         last_users CAMPAIGN_TO_LAST_USER: &'static [u8; 12] => &'static [u8; 12];
         /// Submissions without an id (R10): hash of (account, campaign, fields) to (arrival of the first copy,
