@@ -11,6 +11,7 @@ pub mod intake;
 pub mod store;
 
 pub mod graph;
+pub mod jwt;
 pub mod notify;
 pub mod pipeline;
 
