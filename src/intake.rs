@@ -3,6 +3,7 @@
 //! Must not know: what a body means, MongoDB, the pipeline. A webhook is answered with success only after an fsync
 //! (R1); whatever is not on disk is answered with a failure (R2).
 
+mod held;
 pub mod limits;
 pub mod reply;
 pub mod server;
