@@ -12,6 +12,7 @@ use inlet_sync::{PullMode, State, Upstream};
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
+use crate::events::Events;
 use crate::health::Health;
 use crate::intake::Intake;
 use crate::intake::limits::Refusal;
@@ -47,6 +48,8 @@ pub struct Console {
 pub struct Live {
     /// The intake.
     pub intake: Arc<Intake>,
+    /// Who listens to live events, where anybody can.
+    pub events: Option<Arc<Events>>,
     /// The connection to MongoDB, unless stand-alone.
     pub upstream: Option<Arc<Upstream>>,
     /// How Graph is doing.
@@ -115,8 +118,20 @@ impl Console {
             "reference": reference,
             "store": self.file(),
             "refused": self.live.as_ref().map(refused),
+            "events": self.live_events(&snapshot)?,
             "dependencies": self.live.as_ref().map(dependencies),
         }))
+    }
+
+    /// `null` where live events are off.
+    fn live_events(&self, snapshot: &Snapshot) -> Result<Value, StoreError> {
+        let events = self.live.as_ref().and_then(|live| live.events.as_ref());
+        Ok(match events {
+            Some(events) => {
+                json!({ "clients": events.clients(), "waiting": snapshot.event_count()? })
+            }
+            None => Value::Null,
+        })
     }
 
     /// The file is sparse: what counts is the space it takes, not its length.

@@ -7,6 +7,7 @@ pub mod changes;
 mod codec;
 mod database;
 pub mod documents;
+pub mod events;
 pub mod inbox;
 pub mod listing;
 pub mod outbox;
@@ -61,6 +62,8 @@ pub struct Signals {
     pub graph: Notify,
     /// Documents to push.
     pub push: Notify,
+    /// Live events to tell.
+    pub events: Notify,
 }
 
 /// Positions that are read far more often than written, kept beside the file.

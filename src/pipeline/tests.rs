@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
+mod events;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -71,6 +73,7 @@ impl Bench {
                 max_waiting_per_account: 100,
                 max_waiting_unknown: 2,
             },
+            live_events: true,
         })
     }
 

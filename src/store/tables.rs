@@ -90,6 +90,9 @@ schema! {
         /// Held documents by the time of their next try: (milliseconds since the epoch, collection, row).
         retries DUE_TO_RETRY: (u64, u8, u64) => ();
 
+        /// Live events that listeners are still to be told, numbered. Record: `Event`.
+        events NUMBER_TO_EVENT: u64 => &'static [u8];
+
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
         reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];
     }

@@ -8,9 +8,11 @@
     reason = "the harness offers the whole vocabulary; not every run of the tests uses every word"
 )]
 
+pub(crate) mod clock;
 pub(crate) mod extended;
 pub(crate) mod graph;
 pub(crate) mod http;
+pub(crate) mod listener;
 pub(crate) mod load;
 pub(crate) mod mongod;
 pub(crate) mod node;
@@ -20,6 +22,8 @@ pub(crate) mod process;
 pub(crate) mod reference;
 pub(crate) mod scene;
 pub(crate) mod submission;
+pub(crate) mod token;
 pub(crate) mod traffic;
 pub(crate) mod truth;
 pub(crate) mod wait;
+pub(crate) mod wire;
