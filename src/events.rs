@@ -9,6 +9,8 @@ pub mod announcer;
 mod door;
 mod gate;
 mod payload;
+#[cfg(test)]
+mod tests;
 pub mod usher;
 
 use std::sync::Arc;

@@ -26,7 +26,7 @@ const CONNECTIONS_MAX: u32 = 16_384;
 /// How long a request's head may take, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long a write may wait for a peer that takes nothing.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a drain waits for requests under way.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// Pause after a failed accept (out of file descriptors), so that the loop does not spin.

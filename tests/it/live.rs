@@ -327,6 +327,35 @@ async fn a_client_is_shown_out_when_its_token_ends_and_what_it_says_is_ignored()
     assert_eq!(listener.all("leadadded").len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Node: .ci/run runs it"]
+async fn clients_connect_over_tls_too() {
+    let key = |file: &str| {
+        format!(
+            "{:?}",
+            format!("{}/tests/keys/{file}", env!("CARGO_MANIFEST_DIR"))
+        )
+    };
+    let build = Node::build()
+        .config(&format!("tls.cert = {}", key("localhost.cert.pem")))
+        .config(&format!("tls.key = {}", key("rsa.pem")));
+    let stage = Stage::set_with(build).await;
+    let url = stage.url().replace("http://", "https://");
+    let token = token::of(&stage.owner(), HOUR, SECRET);
+    for transports in [["websocket", "polling"], ["polling", "websocket"]] {
+        let options = json!({
+            "auth": { "token": token },
+            "transports": transports,
+            "rejectUnauthorized": false,
+        });
+        let listener = Listener::start(&url, &options);
+        listener.hears_one("connect").await;
+        if transports[0] == "polling" {
+            listener.hears_one("upgrade").await;
+        }
+    }
+}
+
 /// The time of a lead's commit is known to nobody outside the node; but it is after the webhook's answer, so that the
 /// time from answer to event is no shorter than what is measured for.
 #[tokio::test(flavor = "multi_thread")]
@@ -456,7 +485,7 @@ async fn a_drain_ends_connections_and_does_not_wait_for_clients() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stops_reading_is_cut_and_slows_nobody() {
-    const LEADS: usize = 6_000;
+    const LEADS: usize = 2_000;
     let stage = Stage::set().await;
     let token = token::of(&stage.owner(), HOUR, SECRET);
     let (_stalled, answer) = Wire::connect(stage.node.intake(), &token).await;
