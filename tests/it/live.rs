@@ -16,7 +16,7 @@ use crate::support::load::{self, Shot};
 use crate::support::node::{Build, Node, route};
 use crate::support::reference::Reference;
 use crate::support::truth::World;
-use crate::support::wire::Wire;
+use crate::support::wire::{PING, PONG, Wire};
 use crate::support::{token, wait};
 
 const SECRET: &str = "a secret that clients' tokens are signed with";
@@ -492,8 +492,8 @@ async fn a_client_that_stops_reading_is_cut_and_slows_nobody() {
         let mut heard = 0;
         while heard < LEADS {
             let text = healthy.read().await.expect("the connection stays");
-            if text == "2" {
-                healthy.say("3").await;
+            if text == PING {
+                healthy.say(PONG).await;
             }
             heard += usize::from(text.starts_with("42[\"leadadded\""));
         }

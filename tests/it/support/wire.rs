@@ -12,6 +12,10 @@ const RECEIVE_BUFFER_BYTES: u32 = 4 * 1024;
 const MASK: [u8; 4] = [7, 11, 13, 17];
 const TEXT: u8 = 0x81;
 const MASKED: u8 = 0x80;
+/// A client that leaves this unanswered is soon taken for dead.
+pub(crate) const PING: &str = "2";
+/// The answer.
+pub(crate) const PONG: &str = "3";
 
 /// An open WebSocket.
 pub(crate) struct Wire {
@@ -50,8 +54,12 @@ impl Wire {
         let opening = wire.read().await.expect("an opening");
         assert!(opening.starts_with("0{"), "{opening}");
         wire.say(&format!("40{{\"token\":\"{token}\"}}")).await;
-        let answer = wire.read().await.expect("an answer");
-        (wire, answer)
+        loop {
+            match wire.read().await.expect("an answer").as_str() {
+                PING => wire.say(PONG).await,
+                answer => return (wire, answer.to_owned()),
+            }
+        }
     }
 
     /// Sends a text.
