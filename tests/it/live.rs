@@ -330,15 +330,19 @@ async fn a_client_is_shown_out_when_its_token_ends_and_what_it_says_is_ignored()
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Node: .ci/run runs it"]
 async fn clients_connect_over_tls_too() {
-    let key = |file: &str| {
+    let file = |path: &str| {
         format!(
             "{:?}",
-            format!("{}/tests/keys/{file}", env!("CARGO_MANIFEST_DIR"))
+            format!("{}/tests/{path}", env!("CARGO_MANIFEST_DIR"))
         )
     };
+    // The key has signed the certificate itself: openssl req -x509 -key rsa.pem -days 36500 -subj /CN=localhost
     let build = Node::build()
-        .config(&format!("tls.cert = {}", key("localhost.cert.pem")))
-        .config(&format!("tls.key = {}", key("rsa.pem")));
+        .config(&format!(
+            "tls.cert = {}",
+            file("it/live/localhost.cert.pem")
+        ))
+        .config(&format!("tls.key = {}", file("keys/rsa.pem")));
     let stage = Stage::set_with(build).await;
     let url = stage.url().replace("http://", "https://");
     let token = token::of(&stage.owner(), HOUR, SECRET);
