@@ -14,6 +14,7 @@ use inlet_sync::{PullMode, State, Upstream};
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
+use crate::events::Events;
 use crate::health::Health;
 use crate::intake::Intake;
 use crate::intake::limits::Refusal;
@@ -50,6 +51,8 @@ pub struct Console {
 pub struct Live {
     /// The intake.
     pub intake: Arc<Intake>,
+    /// Who listens to live events, where anybody can.
+    pub events: Option<Arc<Events>>,
     /// The connection to MongoDB, unless stand-alone.
     pub upstream: Option<Arc<Upstream>>,
     /// How Graph is doing.
@@ -120,9 +123,21 @@ impl Console {
             "reference": reference,
             "store": self.file(),
             "refused": self.live.as_ref().map(refused),
+            "events": self.live_events(&snapshot)?,
             "dependencies": self.live.as_ref().map(dependencies),
             "facebook": self.tokens(&snapshot)?,
         }))
+    }
+
+    /// `null` where live events are off.
+    fn live_events(&self, snapshot: &Snapshot) -> Result<Value, StoreError> {
+        let events = self.live.as_ref().and_then(|live| live.events.as_ref());
+        Ok(match events {
+            Some(events) => {
+                json!({ "clients": events.clients(), "waiting": snapshot.event_count()? })
+            }
+            None => Value::Null,
+        })
     }
 
     /// The file is sparse: what counts is the space it takes, not its length.

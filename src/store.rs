@@ -7,6 +7,7 @@ pub mod changes;
 mod codec;
 mod database;
 pub mod documents;
+pub mod events;
 pub mod inbox;
 pub mod listing;
 pub mod outbox;
@@ -74,6 +75,8 @@ pub struct Signals {
     pub push: Notify,
     /// Facebook tokens to renew.
     pub tokens: Notify,
+    /// Live events to tell.
+    pub events: Notify,
 }
 
 /// Positions that are read far more often than written, kept beside the file.

@@ -16,6 +16,7 @@ use crate::store::changes::Change;
 use crate::store::documents::{
     Collection, ContactKeys, LeadFacts, Links, Stored, bound_contact_id,
 };
+use crate::store::events::{Event, Kind};
 use crate::store::{StoreError, Tables};
 
 /// Makes the lead, or finds it made.
@@ -37,12 +38,15 @@ pub(super) fn lead(
     match plan(draft, &identity, &facts, &settling.identity.node) {
         Plan::Repeat { of, news } => {
             if let (Some(news), Some(lead)) = (news, &facts.repeated) {
-                write_news(tables, draft, news, &facts, lead)?;
+                let message = write_news(tables, draft, news, &facts, lead)?;
+                let happened = message.map(|row| (Kind::Message, row));
+                announce(tables, draft, happened.as_slice(), settling)?;
             }
             Ok(Outcome::Duplicate { of })
         }
         Plan::New(new) => {
-            write_new(tables, key, draft, &identity, &facts, *new)?;
+            let happened = write_new(tables, key, draft, &identity, &facts, *new)?;
+            announce(tables, draft, &happened, settling)?;
             Ok(Outcome::Lead {
                 id: identity.id.bytes(),
             })
@@ -132,6 +136,29 @@ fn known_contact(tables: &Tables<'_>, row: u64) -> Result<KnownContact, StoreErr
     })
 }
 
+/// Appends live events for the listeners of the campaign's owner; without an owner nobody could hear them.
+fn announce(
+    tables: &mut Tables<'_>,
+    draft: &Draft,
+    happened: &[(Kind, u64)],
+    settling: &Settling,
+) -> Result<(), StoreError> {
+    let Some(owner) = draft.campaign.owner_text().filter(|_| settling.live_events) else {
+        return Ok(());
+    };
+    for (kind, row) in happened {
+        tables.append_event(&Event {
+            owner: owner.clone(),
+            kind: *kind,
+            row: *row,
+            at_ms: settling.now_ms,
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes a lead with all that belongs to it; what listeners may be told of it is returned, the conversation first, as
+/// the specification draws it.
 fn write_new(
     tables: &mut Tables<'_>,
     key: TaskKey,
@@ -139,7 +166,7 @@ fn write_new(
     identity: &LeadIdentity,
     facts: &Facts,
     new: NewLead,
-) -> Result<(), StoreError> {
+) -> Result<[(Kind, u64); 2], StoreError> {
     let bound = new.contact.is_bound();
     let contact = write_contact(tables, draft, new.contact, facts, identity.id)?;
     let lead = write_lead(tables, key, draft, identity, contact, &new.lead)?;
@@ -147,6 +174,7 @@ fn write_new(
         link::bind(tables, contact, lead)?;
     }
     let owner = contact.unwrap_or(lead);
+    let is_new_room = new.opening.is_some();
     let (conversation, room) = match new.opening {
         Some(opening) => {
             let links = Links {
@@ -184,7 +212,12 @@ fn write_new(
             .last_users
             .insert(&draft.campaign.id.bytes(), &user.bytes())?;
     }
-    Ok(())
+    let conversation_news = if is_new_room {
+        (Kind::JoinRoom, room)
+    } else {
+        (Kind::Message, message)
+    };
+    Ok([conversation_news, (Kind::LeadAdded, lead)])
 }
 
 fn write_lead(
@@ -328,13 +361,14 @@ fn conversation_of(tables: &Tables<'_>, owner: u64) -> Result<(u64, u64), StoreE
     Ok((conversation, room))
 }
 
+/// Writes what a repetition adds; gives the row of its lead message where it has one of its own.
 fn write_news(
     tables: &mut Tables<'_>,
     draft: &Draft,
     news: News,
     facts: &Facts,
     lead: &KnownLead,
-) -> Result<(), StoreError> {
+) -> Result<Option<u64>, StoreError> {
     let (id, bound) = (ObjectId::from_bytes(lead.id), news.contact.is_bound());
     let contact = write_contact(tables, draft, news.contact, facts, id)?;
     if let (Some(contact), false) = (contact, lead.has_contact) {
@@ -346,7 +380,7 @@ fn write_news(
     let contact = contact.or(facts.contact.as_ref().map(|known| known.row));
     match news.message {
         Some(message) => write_repeat_message(tables, message, contact, lead.row),
-        None => Ok(()),
+        None => Ok(None),
     }
 }
 
@@ -355,9 +389,9 @@ fn write_repeat_message(
     message: RepeatMessage,
     contact: Option<u64>,
     lead: u64,
-) -> Result<(), StoreError> {
+) -> Result<Option<u64>, StoreError> {
     if tables.keys.get(&message.seed)?.is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let owner = contact.unwrap_or(lead);
     let (conversation, room) = conversation_of(tables, owner)?;
@@ -372,7 +406,7 @@ fn write_repeat_message(
     let row = add(tables, Collection::Messages, stored)?;
     tables.keys.insert(&message.seed, row)?;
     tables.submissions.insert((owner, row), (0, 0))?;
-    Ok(())
+    Ok(Some(row))
 }
 
 /// Stores a new document and its change.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
+mod events;
 mod long_work;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -74,6 +75,7 @@ impl Bench {
                 max_waiting_per_account: 100,
                 max_waiting_unknown: 2,
             },
+            live_events: true,
         })
     }
 

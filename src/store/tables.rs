@@ -98,6 +98,8 @@ schema! {
         /// Facebook tokens that Graph refuses (R28): (account, key or zeroes: none, page or empty: all). Record:
         /// `Broken`.
         broken_tokens PLACE_TO_BROKEN: (&'static [u8; 12], &'static [u8; 12], &'static str) => &'static [u8];
+        /// Live events that listeners are still to be told, numbered. Record: `Event`.
+        events NUMBER_TO_EVENT: u64 => &'static [u8];
 
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
         reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];
