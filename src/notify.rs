@@ -3,6 +3,10 @@
 //! Must not know: the pipeline, MongoDB, HTTP servers. A sender (one per way) hands one message over and says what
 //! became of it; who waits, gives up or sends again is decided by the deliveries.
 
+pub mod attachment;
+pub mod email;
+pub mod template;
+
 use std::time::Duration;
 
 /// What the provider said when it took a message.
