@@ -8,18 +8,22 @@
     reason = "the harness offers the whole vocabulary; not every run of the tests uses every word"
 )]
 
+pub(crate) mod aiosmtpd;
 pub(crate) mod extended;
 pub(crate) mod graph;
 pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod mongod;
+pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod outcomes;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod reference;
 pub(crate) mod scene;
+pub(crate) mod smtp;
 pub(crate) mod submission;
 pub(crate) mod traffic;
 pub(crate) mod truth;
 pub(crate) mod wait;
+pub(crate) mod web;
