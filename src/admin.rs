@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::console::{Console, ConsoleError};
+use crate::store::deliveries::Filter as DeliveryFilter;
 use crate::store::listing::Filter;
 use guard::Guard;
 
@@ -72,6 +73,8 @@ fn api() -> Router<Admin> {
         .route("/api/v1/webhooks/replay", post(replay_matching))
         .route("/api/v1/webhooks/{id}", get(webhook))
         .route("/api/v1/webhooks/{id}/replay", post(replay))
+        .route("/api/v1/deliveries", get(deliveries))
+        .route("/api/v1/deliveries/{id}/resend", post(resend))
         .route("/api/v1/documents/{collection}", get(documents))
         .route("/api/v1/reference", post(import))
         .route("/api/v1/sync", get(sync_status).post(sync_now))
@@ -169,6 +172,46 @@ async fn replay(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
 
 async fn replay_matching(State(admin): State<Admin>, Json(filter): Json<Filter>) -> Answer {
     admin.console.replay_matching(&filter).await.map(Json)
+}
+
+/// A filter of deliveries in a query, where paging stands beside it.
+#[derive(Deserialize)]
+struct AskedDeliveries {
+    channel: Option<String>,
+    state: Option<String>,
+    since: Option<i64>,
+}
+
+async fn deliveries(
+    State(admin): State<Admin>,
+    Query(paging): Query<Paging>,
+    Query(asked): Query<AskedDeliveries>,
+) -> Answer {
+    let limit = paging.limit.unwrap_or(PAGE);
+    let filter = DeliveryFilter {
+        channel: asked.channel,
+        state: asked.state,
+        since: asked.since,
+    };
+    blocking(admin, move |console| {
+        console.deliveries(&filter, paging.before, limit)
+    })
+    .await
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Resending {
+    force: bool,
+}
+
+async fn resend(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    wish: Option<Json<Resending>>,
+) -> Answer {
+    let force = wish.is_some_and(|Json(wish)| wish.force);
+    admin.console.resend(&id, force).await.map(Json)
 }
 
 async fn import(State(admin): State<Admin>, body: Bytes) -> Answer {

@@ -3,6 +3,8 @@
 //!
 //! Answers are JSON values: this is the one place that gives them their shape (interface.md).
 
+mod deliveries;
+
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,6 +18,7 @@ use crate::health::Health;
 use crate::intake::Intake;
 use crate::intake::limits::Refusal;
 use crate::model::{Outcome, Reason, TaskKey, WebhookId};
+use crate::notify::Watched;
 use crate::store::changes::Held;
 use crate::store::documents::Collection;
 use crate::store::listing::{Filter, Listed};
@@ -51,6 +54,8 @@ pub struct Live {
     pub upstream: Option<Arc<Upstream>>,
     /// How Graph is doing.
     pub graph: Arc<Health>,
+    /// How the ways to notify by are doing.
+    pub channels: Vec<Watched>,
     /// Asks for a complete pull.
     pub pull: Option<inlet_sync::PullNow>,
     /// When the node started, milliseconds since the epoch.
@@ -111,6 +116,7 @@ impl Console {
             },
             "outcomes": counted(&snapshot, ["lead", "duplicate", "ignored", "dead_letter"].into_iter())?,
             "reasons": counted(&snapshot, Reason::ALL.iter().map(|reason| reason.name()))?,
+            "deliveries": self.delivery_status(&snapshot)?,
             "sync": self.sync(&snapshot)?,
             "reference": reference,
             "store": self.file(),
@@ -201,8 +207,10 @@ impl Console {
     /// When there is none of this id, or the store cannot be read.
     pub fn webhook(&self, id: &str) -> Result<Value, ConsoleError> {
         let seq = self.seq(id)?;
-        let listed = self.store.read()?.one(seq)?.ok_or_else(|| no_webhook(id))?;
+        let snapshot = self.store.read()?;
+        let listed = snapshot.one(seq)?.ok_or_else(|| no_webhook(id))?;
         let mut whole = self.summary(&listed);
+        whole["deliveries"] = json!(self.deliveries_of(&snapshot, seq)?);
         let webhook = &listed.webhook;
         whole["content_type"] = json!(webhook.content_type);
         whole["query"] = json!(webhook.query);

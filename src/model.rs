@@ -4,6 +4,7 @@
 
 pub mod identity;
 pub mod lead_data;
+pub mod notification;
 pub mod outcome;
 pub mod person;
 pub mod reference;
@@ -11,6 +12,7 @@ pub mod submission;
 pub mod webhook;
 
 pub use identity::derived_id;
+pub use notification::{Channel, DeliveryId, Notification};
 pub use outcome::{Ended, Outcome, Reason, TaskKey};
 pub use person::{Address, ContactType, Country, Person, Phone};
 pub use reference::{Account, Campaign, FacebookKey, User};

@@ -76,6 +76,7 @@ impl Worker for Pipeline {
             .write(move |tables| batch.settle(tables, &settling))
             .await?;
         self.shared.store.signals().push.notify_one();
+        self.shared.store.signals().wake_deliveries();
         self.shared.store.signals().graph.notify_one();
         Ok(Step::Busy)
     }

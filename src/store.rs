@@ -6,15 +6,17 @@
 pub mod changes;
 mod codec;
 mod database;
+pub mod deliveries;
 pub mod documents;
 pub mod inbox;
+mod lead_errors;
 pub mod listing;
 pub mod outbox;
 pub mod reference;
 pub mod tables;
 pub mod tasks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -61,6 +63,15 @@ pub struct Signals {
     pub graph: Notify,
     /// Documents to push.
     pub push: Notify,
+    /// Notifications to send, by the channel's number.
+    pub deliveries: [Notify; 3],
+}
+
+impl Signals {
+    /// Something may be due on any channel.
+    pub fn wake_deliveries(&self) {
+        self.deliveries.iter().for_each(Notify::notify_one);
+    }
 }
 
 /// Positions that are read far more often than written, kept beside the file.
@@ -370,12 +381,17 @@ impl Tables<'_> {
 
     /// Takes the next of a rising series of numbers, starting at 1.
     pub(crate) fn next_number(&mut self, name: &'static str) -> Result<u64, StoreError> {
-        let last = match self.tally.numbers.get(name) {
-            Some(last) => *last,
-            None => number(&self.meta, name)?,
-        };
+        let last = self.last_number(name)?;
         self.tally.numbers.insert(name, last + 1);
         Ok(last + 1)
+    }
+
+    /// The number that [`Tables::next_number`] gave out last; 0 before the first.
+    pub(crate) fn last_number(&self, name: &'static str) -> Result<u64, StoreError> {
+        match self.tally.numbers.get(name) {
+            Some(last) => Ok(*last),
+            None => number(&self.meta, name),
+        }
     }
 
     /// Adds to a counter.

@@ -18,8 +18,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::backend::{Answer, Backend, Filter, LineSink, Page};
-use crate::model::WebhookId;
+use super::backend::{Answer, Backend, DeliveryFilter, Filter, LineSink, Page};
+use crate::model::{DeliveryId, WebhookId};
 
 /// A node that answers at a socket. Each request has a connection of its own.
 #[derive(Debug, Clone)]
@@ -220,6 +220,32 @@ impl Backend for AdminClient {
             let filter = serde_json::to_value(filter)?;
             let answer = self.post_json("/api/v1/webhooks/replay", &filter).await?;
             number(&answer, "replayed")
+        }
+        .boxed()
+    }
+
+    fn deliveries<'a>(
+        &'a self,
+        filter: &'a DeliveryFilter,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Value> {
+        async move {
+            let query = Serializer::new(String::new())
+                .extend_pairs(filter.pairs())
+                .append_pair("limit", &limit.to_string())
+                .extend_pairs(before.iter().map(|id| ("before", id)))
+                .finish();
+            self.get_json(&format!("/api/v1/deliveries?{query}")).await
+        }
+        .boxed()
+    }
+
+    fn resend<'a>(&'a self, id: &'a DeliveryId, force: bool) -> Answer<'a, u64> {
+        async move {
+            let path = format!("/api/v1/deliveries/{}/resend", segment(&id.to_string()));
+            let wish = serde_json::json!({ "force": force });
+            number(&self.post_json(&path, &wish).await?, "resent")
         }
         .boxed()
     }

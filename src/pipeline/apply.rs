@@ -13,6 +13,7 @@ use super::prepare::Draft;
 use super::settle::Settling;
 use crate::model::{Outcome, TaskKey};
 use crate::store::changes::Change;
+use crate::store::deliveries::Delivery;
 use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored};
 use crate::store::{StoreError, Tables};
 
@@ -40,7 +41,7 @@ pub(super) fn lead(
             Ok(Outcome::Duplicate { of })
         }
         Plan::New(new) => {
-            write_new(tables, key, draft, &identity, &facts, *new)?;
+            write_new(tables, key, draft, &identity, &facts, *new, settling.now_ms)?;
             Ok(Outcome::Lead {
                 id: identity.id.bytes(),
             })
@@ -131,9 +132,13 @@ fn write_new(
     identity: &LeadIdentity,
     facts: &Facts,
     new: NewLead,
+    now_ms: i64,
 ) -> Result<(), StoreError> {
     let contact = write_contact(tables, draft, new.contact, facts)?;
     let lead = write_lead(tables, key, draft, identity, contact, &new.lead)?;
+    // Whose a lead without an id is, MongoDB says when it is pushed (R10).
+    let ticket = tables.last_number("last_ticket")?;
+    let settled_by = identity.first_copy.map(|_| ticket);
     let owner = contact.unwrap_or(lead);
     let (conversation, room) = match new.opening {
         Some(opening) => open_conversation(tables, contact, lead, owner, &opening)?,
@@ -166,6 +171,11 @@ fn write_new(
         tables
             .last_users
             .insert(&draft.campaign.id.bytes(), &user.bytes())?;
+        for channel in new.notify_by {
+            let mut delivery = Delivery::new(channel, (lead, key.seq), user.bytes(), now_ms);
+            delivery.settled_by = settled_by;
+            tables.add_delivery(&delivery)?;
+        }
     }
     Ok(())
 }

@@ -326,6 +326,7 @@ impl Worker for FacebookLeads {
         };
         self.shared.store.write(write).await?;
         self.shared.store.signals().push.notify_one();
+        self.shared.store.signals().wake_deliveries();
         Ok(Step::Busy)
     }
 

@@ -220,6 +220,29 @@ impl Tables<'_> {
         Ok(rows)
     }
 
+    /// A lead that went whole found itself there already, or did not: what it was told before that may be missing
+    /// upstream, and goes once more, which changes nothing where it is there.
+    pub(crate) fn tell_again(&mut self, pending: &Pending) -> Result<(), StoreError> {
+        if Collection::of(pending.row) != Collection::Leads
+            || pending.tickets.len() < 2
+            || !self.is_first(pending)?
+        {
+            return Ok(());
+        }
+        for ticket in &pending.tickets {
+            let told = self.changes.get(ticket)?.map(|change| {
+                let (_, _, kind, before) = change.value();
+                (kind, before.to_vec())
+            });
+            if let Some((AGAIN, before)) = told
+                && !before.is_empty()
+            {
+                self.append_change(pending.row, Change::Again { before: &before })?;
+            }
+        }
+        Ok(())
+    }
+
     fn is_first(&self, pending: &Pending) -> Result<bool, StoreError> {
         for ticket in &pending.tickets {
             if self
@@ -310,6 +333,19 @@ impl Snapshot {
             return Ok(None);
         }
         Ok(Some(earliest.unwrap_or_default()))
+    }
+
+    /// What each of the pending changes says was before it.
+    pub(crate) fn each_before(&self, pending: &Pending) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut each = Vec::with_capacity(pending.tickets.len());
+        for ticket in &pending.tickets {
+            each.extend(
+                self.changes
+                    .get(ticket)?
+                    .map(|change| change.value().3.to_vec()),
+            );
+        }
+        Ok(each)
     }
 
     /// How many changes wait to be pushed.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bson::oid::ObjectId;
-use bson::{Document, RawBson, RawDocumentBuf, bson, rawdoc};
+use bson::{Document, RawDocumentBuf, bson};
 use inlet_sync::ports::{
     Outbox, Pending, PortError, Rendered, Row, Settlement, Unsettled, Verdict,
 };
@@ -17,6 +17,7 @@ use crate::model::{Ended, Outcome};
 use unsettled::{Settle, lacks};
 
 mod contact_update;
+mod lead_update;
 mod renewal;
 mod unsettled;
 
@@ -231,6 +232,9 @@ impl Tables<'_> {
                 self.owe_contact(pending.row, now_ms)?;
             }
         }
+        for pending in done() {
+            self.tell_again(pending)?;
+        }
         self.remove_tickets(done())?;
         verdicts
             .iter()
@@ -361,7 +365,7 @@ impl Render {
             _ => None,
         };
         if self.snapshot.before(pending)?.is_some() {
-            return self.give_contact(pending.row, stored);
+            return self.lead_again(pending, stored);
         }
         match held {
             None => self
@@ -375,24 +379,22 @@ impl Render {
         }
     }
 
-    fn give_contact(&self, row: Row, stored: &Stored) -> Result<Rendered, StoreError> {
-        let Some(number) = stored.links.contact else {
-            return Ok(Rendered::Nothing);
+    /// A change says which errors were added; one that says nothing asks for all that the lead may be owed upstream.
+    fn lead_again(&self, pending: &Pending, stored: &Stored) -> Result<Rendered, StoreError> {
+        let each = self.snapshot.each_before(pending)?;
+        let id = self.snapshot.upstream_id(pending.row, stored)?;
+        if each.iter().all(|added| !added.is_empty()) {
+            return lead_update::add_errors(id, &each);
+        }
+        let contact = match stored.links.contact {
+            Some(number) => Some(
+                self.snapshot
+                    .document(Collection::Contacts.row(number))?
+                    .settled_id(),
+            ),
+            None => None,
         };
-        let contact = self
-            .snapshot
-            .document(Collection::Contacts.row(number))?
-            .settled_id();
-        let id = self.snapshot.upstream_id(row, stored)?;
-        let update = rawdoc! {
-            "$set": { "contact_id": contact },
-            "$pull": { "errors": { "type": "contactCreation" } },
-        };
-        Ok(Rendered::Update {
-            filter: rawdoc! { "_id": id, "contact_id": { "$exists": false } },
-            update: RawBson::Document(update),
-            upsert: false,
-        })
+        lead_update::make_up_for(id, contact, stored)
     }
 
     fn dependant(&self, row: Row, stored: &Stored) -> Result<Rendered, StoreError> {

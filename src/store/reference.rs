@@ -68,6 +68,12 @@ impl Reference {
             .filter(|campaign| !campaign.is_deleted)
     }
 
+    /// A user.
+    #[must_use]
+    pub fn user(&self, id: ObjectId) -> Option<&User> {
+        self.users.get(&id)
+    }
+
     /// The key that may read a page's leads for an account: the page's own first, then one without a page; never
     /// another account's (R12).
     #[must_use]
