@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::console::{Console, ConsoleError};
 use crate::model::Selection;
+use crate::store::deliveries::Filter as DeliveryFilter;
 use guard::Guard;
 
 /// Bodies of admin requests: an import of many campaigns fits.
@@ -70,6 +71,8 @@ fn api() -> Router<Admin> {
         .route("/api/v1/webhooks/replay", post(replay_selected))
         .route("/api/v1/webhooks/{id}", get(webhook))
         .route("/api/v1/webhooks/{id}/replay", post(replay))
+        .route("/api/v1/deliveries", get(deliveries))
+        .route("/api/v1/deliveries/{id}/resend", post(resend))
         .route("/api/v1/documents/{collection}", get(documents))
         .route("/api/v1/reference", post(import))
         .route("/api/v1/sync", get(sync_status).post(sync_now))
@@ -121,6 +124,48 @@ async fn replay(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
 
 async fn replay_selected(State(admin): State<Admin>, Json(selection): Json<Selection>) -> Answer {
     admin.console.replay_selected(selection).await.map(Json)
+}
+
+/// Deliveries in one answer, unless asked otherwise.
+const DELIVERIES_PAGE: usize = 50;
+
+/// A filter of deliveries in a query, where paging stands beside it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedDeliveries {
+    channel: Option<String>,
+    state: Option<String>,
+    since: Option<i64>,
+    limit: Option<usize>,
+    before: Option<u64>,
+}
+
+async fn deliveries(State(admin): State<Admin>, Query(asked): Query<AskedDeliveries>) -> Answer {
+    let limit = asked.limit.unwrap_or(DELIVERIES_PAGE);
+    let filter = DeliveryFilter {
+        channel: asked.channel,
+        state: asked.state,
+        since: asked.since,
+    };
+    blocking(admin, move |console| {
+        console.deliveries(&filter, asked.before, limit)
+    })
+    .await
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Resending {
+    force: bool,
+}
+
+async fn resend(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    wish: Option<Json<Resending>>,
+) -> Answer {
+    let force = wish.is_some_and(|Json(wish)| wish.force);
+    admin.console.resend(&id, force).await.map(Json)
 }
 
 async fn import(State(admin): State<Admin>, body: Bytes) -> Answer {

@@ -29,6 +29,10 @@ use crate::intake::limits::{DiskReserve, Limits};
 use crate::intake::rate::RateLimit;
 use crate::intake::tls::Tls;
 use crate::intake::{Intake, Settings, server};
+use crate::model::Channel;
+use crate::notify::claims::{Alone, Claims};
+use crate::notify::deliveries::{self, Deliveries};
+use crate::notify::{NotSetUp, Watched, Way};
 use crate::pipeline::facebook::FacebookLeads;
 use crate::pipeline::freshness::Freshness;
 use crate::pipeline::lookout::Lookout;
@@ -37,7 +41,7 @@ use crate::store::Store;
 use crate::store::outbox::StoreOutbox;
 use crate::store::reference::StoreReplica;
 use crate::tokens::{Renewer, Tokens};
-use crate::upstream::{self, Heartbeat, Pointed, Pull, Push};
+use crate::upstream::{self, Agreement, Heartbeat, Pointed, Pull, Push};
 use crate::worker::drive;
 
 /// How long a drain may take before the process ends all the same; what is stored is safe either way.
@@ -59,7 +63,16 @@ pub struct App {
     backlog_max: u64,
     admin_guard: Guard,
     dedupe_window_ms: i64,
+    ways: Ways,
     paused: bool,
+}
+
+/// The ways to notify representatives by.
+struct Ways {
+    email: NotSetUp,
+    sms: NotSetUp,
+    push: NotSetUp,
+    watched: Vec<Watched>,
 }
 
 struct Listeners {
@@ -113,12 +126,14 @@ impl App {
             .secret
             .as_ref()
             .map(|secret| Events::new(secret.expose().as_bytes(), Arc::clone(&shared.clock)));
+        let ways = ways(config);
         let live = Live {
             tokens: Arc::clone(&tokens),
             intake: Arc::clone(&intake),
             events: events.clone(),
             upstream: upstream.clone(),
             graph: Arc::clone(&graph_health),
+            channels: ways.watched.clone(),
             pull: pull.as_ref().map(Pull::handle),
             started_at_ms: shared.clock.now_ms(),
         };
@@ -131,6 +146,7 @@ impl App {
             dedupe_window_ms: millis(config.intake.dedupe_window),
             backlog_max: config.intake.max_backlog,
             admin_guard: Guard::new(config.admin.token.as_ref().map(Secret::expose)),
+            ways,
             paused: false,
             shared,
             intake,
@@ -208,6 +224,13 @@ impl App {
             workers.spawn(drive(announcer, stopped.clone()));
             workers.spawn(drive(Usher::new(Arc::clone(events)), stopped.clone()));
         }
+        match &self.upstream {
+            Some(upstream) => {
+                let upstream = Arc::clone(upstream);
+                self.start_deliveries(workers, stopped, Agreement { upstream });
+            }
+            None => self.start_deliveries(workers, stopped, Alone),
+        }
         let (Some(upstream), Some(pull)) = (&self.upstream, self.pull.take()) else {
             workers.spawn(drive(
                 Lookout::new(Arc::clone(shared), replica(shared), Nobody),
@@ -236,6 +259,42 @@ impl App {
             Heartbeat::new(Arc::clone(upstream), Arc::clone(&shared.store)),
             stopped.clone(),
         ));
+    }
+
+    fn start_deliveries(
+        &self,
+        workers: &mut JoinSet<()>,
+        stopped: &watch::Receiver<bool>,
+        claims: impl Claims,
+    ) {
+        let claims = Arc::new(claims);
+        let Ways {
+            email, sms, push, ..
+        } = &self.ways;
+        workers.spawn(drive(
+            self.deliveries(email.clone(), &claims),
+            stopped.clone(),
+        ));
+        workers.spawn(drive(
+            self.deliveries(sms.clone(), &claims),
+            stopped.clone(),
+        ));
+        workers.spawn(drive(
+            self.deliveries(push.clone(), &claims),
+            stopped.clone(),
+        ));
+    }
+
+    fn deliveries<W: Way, C: Claims>(&self, way: W, claims: &Arc<C>) -> Deliveries<W, C> {
+        let shared = &self.shared;
+        let limits = deliveries::Limits {
+            max_attempts: shared.limits.max_attempts,
+            backoff: shared.limits.backoff,
+            backoff_max: shared.limits.backoff_max,
+        };
+        let health = Arc::clone(&self.ways.watched[way.channel() as usize].health);
+        let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
+        Deliveries::new(store, clock, way, Arc::clone(claims), health, limits)
     }
 
     fn start_servers(self, servers: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
@@ -294,6 +353,36 @@ fn not_used_yet(config: &Config) -> Vec<&'static str> {
         .filter(|(_, is_set)| *is_set)
         .map(|(key, _)| key)
         .collect()
+}
+
+/// The ways to notify by, as far as they are set up. A sender takes the place of its [`NotSetUp`] here.
+fn ways(config: &Config) -> Ways {
+    let missing = |is_set: bool, key: &str| match is_set {
+        false => format!("`{key}` is not set"),
+        true => format!("`{key}` is set, and this version does not use it yet"),
+    };
+    let way = |channel, why| NotSetUp { channel, why };
+    let email = missing(config.smtp.url.is_some(), "smtp.url");
+    let sms = missing(config.twilio.account_sid.is_some(), "twilio.account_sid");
+    let push = missing(config.fcm.service_account.is_some(), "fcm.service_account");
+    let ways = [
+        way(Channel::Email, email),
+        way(Channel::Sms, sms),
+        way(Channel::Push, push),
+    ];
+    let watched = ways.iter().map(|way| Watched {
+        channel: way.channel,
+        health: Arc::default(),
+        not_set_up: Some(way.why.clone()),
+    });
+    let watched = watched.collect();
+    let [email, sms, push] = ways;
+    Ways {
+        email,
+        sms,
+        push,
+        watched,
+    }
 }
 
 /// Opens the configured store.

@@ -7,11 +7,11 @@ use futures_util::FutureExt;
 use serde_json::Value;
 
 use crate::app;
-use crate::cli::backend::{Answer, Backend, LineSink};
+use crate::cli::backend::{Answer, Backend, DeliveryFilter, LineSink};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::console::Console;
-use crate::model::{Selection, WebhookId};
+use crate::model::{DeliveryId, Selection, WebhookId};
 
 /// Answers commands from a store opened here.
 pub struct ClosedStore(Console);
@@ -68,6 +68,24 @@ impl Backend for ClosedStore {
         async { Ok(self.0.replay_selected(selection.clone()).await?) }.boxed()
     }
 
+    fn deliveries<'a>(
+        &'a self,
+        filter: &'a DeliveryFilter,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Value> {
+        async move { Ok(self.0.deliveries(filter, place(before)?, limit)?) }.boxed()
+    }
+
+    fn resend<'a>(&'a self, id: &'a DeliveryId, force: bool) -> Answer<'a, u64> {
+        async move {
+            let answer = self.0.resend(&id.to_string(), force).await?;
+            let resent = answer["resent"].as_u64();
+            resent.context("what is to be sent was not counted")
+        }
+        .boxed()
+    }
+
     fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64> {
         async { Ok(self.0.count(collection)?) }.boxed()
     }
@@ -87,6 +105,12 @@ impl Backend for ClosedStore {
     fn sync_status(&self) -> Answer<'_, Value> {
         async { Ok(self.0.sync_status()?) }.boxed()
     }
+}
+
+/// Where a page goes on from.
+fn place(before: Option<&str>) -> anyhow::Result<Option<u64>> {
+    let before = before.map(str::parse).transpose();
+    before.context("no place to go on from")
 }
 
 fn replayed(answer: &Value) -> anyhow::Result<u64> {

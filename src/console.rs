@@ -3,6 +3,7 @@
 //!
 //! Answers are JSON values: this is the one place that gives them their shape (interface.md).
 
+mod deliveries;
 mod tokens;
 
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +20,7 @@ use crate::health::Health;
 use crate::intake::Intake;
 use crate::intake::limits::Refusal;
 use crate::model::{Outcome, Reason, Selection, TaskKey, WebhookId};
+use crate::notify::Watched;
 use crate::store::documents::Collection;
 use crate::store::listing::Listed;
 use crate::store::reference::COLLECTIONS;
@@ -59,6 +61,8 @@ pub struct Live {
     pub graph: Arc<Health>,
     /// Renews Facebook tokens.
     pub tokens: Arc<Renewer>,
+    /// How the ways to notify by are doing.
+    pub channels: Vec<Watched>,
     /// Asks for a complete pull.
     pub pull: Option<inlet_sync::PullNow>,
     /// When the node started, milliseconds since the epoch.
@@ -119,6 +123,7 @@ impl Console {
             },
             "outcomes": counted(&snapshot, ["lead", "duplicate", "ignored", "dead_letter"].into_iter())?,
             "reasons": counted(&snapshot, Reason::ALL.iter().map(|reason| reason.name()))?,
+            "deliveries": self.delivery_status(&snapshot)?,
             "sync": self.sync(&snapshot)?,
             "reference": reference,
             "store": self.file(),
@@ -217,8 +222,10 @@ impl Console {
     /// When there is none of this id, or the store cannot be read.
     pub fn webhook(&self, id: &str) -> Result<Value, ConsoleError> {
         let seq = self.seq(id)?;
-        let listed = self.store.read()?.one(seq)?.ok_or_else(|| no_webhook(id))?;
+        let snapshot = self.store.read()?;
+        let listed = snapshot.one(seq)?.ok_or_else(|| no_webhook(id))?;
         let mut whole = self.summary(&listed);
+        whole["deliveries"] = json!(self.deliveries_of(&snapshot, seq)?);
         let webhook = &listed.webhook;
         whole["content_type"] = json!(webhook.content_type);
         whole["query"] = json!(webhook.query);

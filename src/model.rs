@@ -6,6 +6,7 @@ pub mod expiry;
 pub mod facebook_key;
 pub mod identity;
 pub mod lead_data;
+pub mod notification;
 pub mod outcome;
 pub mod person;
 pub mod reference;
@@ -15,6 +16,7 @@ pub mod webhook;
 
 pub use facebook_key::FacebookKey;
 pub use identity::derived_id;
+pub use notification::{Channel, DeliveryId, Notification};
 pub use outcome::{Ended, Outcome, Reason, TaskKey};
 pub use person::{Address, ContactType, Country, Person, Phone};
 pub use reference::{Account, Campaign, User};

@@ -92,6 +92,7 @@ impl Worker for Pipeline {
             .await?;
         self.rest = batch;
         self.shared.store.signals().push.notify_one();
+        self.shared.store.signals().wake_deliveries();
         self.shared.store.signals().graph.notify_one();
         self.shared.store.signals().events.notify_one();
         Ok(Step::Busy)

@@ -6,16 +6,18 @@
 pub mod changes;
 mod codec;
 mod database;
+pub mod deliveries;
 pub mod documents;
 pub mod events;
 pub mod inbox;
+mod lead_errors;
 pub mod listing;
 pub mod outbox;
 pub mod reference;
 pub mod tables;
 pub mod tasks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tokens;
 mod writer;
 
@@ -77,6 +79,15 @@ pub struct Signals {
     pub tokens: Notify,
     /// Live events to tell.
     pub events: Notify,
+    /// Notifications to send, by the channel's number.
+    pub deliveries: [Notify; 3],
+}
+
+impl Signals {
+    /// Something may be due on any channel.
+    pub fn wake_deliveries(&self) {
+        self.deliveries.iter().for_each(Notify::notify_one);
+    }
 }
 
 /// Positions that are read far more often than written, kept beside the file.

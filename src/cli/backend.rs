@@ -8,7 +8,8 @@
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::model::{Selection, WebhookId};
+use crate::model::{DeliveryId, Selection, WebhookId};
+pub use crate::store::deliveries::Filter as DeliveryFilter;
 
 /// An answer that takes a while.
 pub type Answer<'a, T> = BoxFuture<'a, anyhow::Result<T>>;
@@ -32,6 +33,17 @@ pub trait Backend: Send + Sync {
 
     /// `POST /api/v1/webhooks/replay`: how many of one page were replayed, and where the next page begins.
     fn replay_selected<'a>(&'a self, selection: &'a Selection) -> Answer<'a, Value>;
+
+    /// `GET /api/v1/deliveries`: one page, newest first; `before` is the `next` of the page before.
+    fn deliveries<'a>(
+        &'a self,
+        filter: &'a DeliveryFilter,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Value>;
+
+    /// `POST /api/v1/deliveries/{id}/resend`: how many are to be sent once more.
+    fn resend<'a>(&'a self, id: &'a DeliveryId, force: bool) -> Answer<'a, u64>;
 
     /// `GET /api/v1/documents/{collection}?count=1`.
     fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64>;

@@ -18,8 +18,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::backend::{Answer, Backend, LineSink};
-use crate::model::{Selection, WebhookId};
+use super::backend::{Answer, Backend, DeliveryFilter, LineSink};
+use crate::model::{DeliveryId, Selection, WebhookId};
 
 /// A node that answers at a socket. Each request has a connection of its own.
 #[derive(Debug, Clone)]
@@ -223,6 +223,32 @@ impl Backend for AdminClient {
         async move {
             let selection = serde_json::to_value(selection)?;
             self.post_json("/api/v1/webhooks/replay", &selection).await
+        }
+        .boxed()
+    }
+
+    fn deliveries<'a>(
+        &'a self,
+        filter: &'a DeliveryFilter,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Value> {
+        async move {
+            let query = Serializer::new(String::new())
+                .extend_pairs(filter.pairs())
+                .append_pair("limit", &limit.to_string())
+                .extend_pairs(before.iter().map(|id| ("before", id)))
+                .finish();
+            self.get_json(&format!("/api/v1/deliveries?{query}")).await
+        }
+        .boxed()
+    }
+
+    fn resend<'a>(&'a self, id: &'a DeliveryId, force: bool) -> Answer<'a, u64> {
+        async move {
+            let path = format!("/api/v1/deliveries/{}/resend", segment(&id.to_string()));
+            let wish = serde_json::json!({ "force": force });
+            number(&self.post_json(&path, &wish).await?, "resent")
         }
         .boxed()
     }

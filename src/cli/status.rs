@@ -26,6 +26,7 @@ fn render(status: &Value) -> String {
         node(status),
         tally("outcome", status, "/outcomes"),
         tally("ignored because", status, "/reasons"),
+        deliveries(status),
         sync::facts(status.get("sync").unwrap_or(&Value::Null)),
         dependencies(status),
         broken_tokens(status),
@@ -64,6 +65,36 @@ fn tally(what: &str, status: &Value, pointer: &str) -> String {
         return String::new();
     }
     table::grid(&[what, "count"], rows)
+}
+
+fn deliveries(status: &Value) -> String {
+    let row = |(name, channel): (&String, &Value)| {
+        vec![
+            table::harmless(name),
+            cell(channel, "/waiting"),
+            lasting(channel, "/oldest_age_ms"),
+            cell(channel, "/sent"),
+            cell(channel, "/failed"),
+            cell(channel, "/unknown"),
+            cell(channel, "/channel"),
+            cell(channel, "/last_error"),
+        ]
+    };
+    let rows: Vec<_> = table::members(status, "/deliveries").map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let headers = [
+        "notify by",
+        "waiting",
+        "oldest",
+        "sent",
+        "failed",
+        "unknown",
+        "state",
+        "last error",
+    ];
+    table::grid(&headers, rows)
 }
 
 fn dependencies(status: &Value) -> String {
@@ -155,6 +186,8 @@ mod tests {
             "events": {"clients": 4, "waiting": 0},
             "sync": {"mode": "poll", "reachable": false, "last_error": "refused"},
             "dependencies": {"graph": {"state": "waiting", "last_error": "429"}},
+            "deliveries": {"sms": {"waiting": 2, "oldest_age_ms": 61_000, "sent": 5, "failed": 1, "unknown": 0,
+                "channel": "off", "last_error": "`twilio.account_sid` is not set"}},
         }));
         for line in [
             "node            edge-1",
@@ -165,6 +198,7 @@ mod tests {
             "live clients    4",
             "dead_letter  1",
             "graph       waiting  429",
+            "sms        2        1m 1s   5     1       0        off    `twilio.account_sid` is not set",
         ] {
             assert!(shown.contains(line), "no `{line}` in\n{shown}");
         }

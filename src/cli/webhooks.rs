@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::backend::Backend;
 use super::table::{self, cell, harmless, harmless_lines, time};
-use super::{Session, progress};
+use super::{Session, deliveries, progress};
 use crate::model::{Reason, Selection, WebhookId};
 
 /// Find webhooks, look into them, replay them.
@@ -75,7 +75,7 @@ pub struct FilterArgs {
 
 /// A point in time as people give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Since {
+pub enum Since {
     /// This long before now.
     Ago(Duration),
     /// Milliseconds since the Unix epoch.
@@ -87,7 +87,7 @@ enum Since {
 #[error(
     "expected how long ago (`2h`, `3d`) or a time (`2026-01-31T12:00:00Z`, `2026-01-31 12:00:00`, in UTC)"
 )]
-struct NotATime;
+pub struct NotATime;
 
 /// The most one page holds, so that neither side keeps a long listing in memory at once.
 const PAGE_MAX: usize = 500;
@@ -274,11 +274,13 @@ fn whole(webhook: &Value) -> String {
         .get("body")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    format!(
-        "{head}\n\n{}\n\n{}",
-        outcomes(webhook),
-        harmless_lines(body)
-    )
+    let mut parts = vec![head, outcomes(webhook)];
+    let notified = table::items(webhook, "/deliveries");
+    if !notified.is_empty() {
+        parts.push(deliveries::listing(notified));
+    }
+    parts.push(harmless_lines(body));
+    parts.join("\n\n")
 }
 
 /// Headers as pairs or as an object, one a line.
@@ -325,7 +327,7 @@ impl FilterArgs {
 // === impl Since ===
 
 impl Since {
-    fn at_ms(self, now_ms: i64) -> i64 {
+    pub(super) fn at_ms(self, now_ms: i64) -> i64 {
         match self {
             Since::Ago(ago) => now_ms.saturating_sub(saturating_ms(ago)),
             Since::At(at_ms) => at_ms,

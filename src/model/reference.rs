@@ -4,7 +4,7 @@
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
 
-use super::ContactType;
+use super::{ContactType, Notification};
 
 /// An account: who pays.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +56,8 @@ pub struct Campaign {
     pub deal_value: Bson,
     /// `currency`; absent: USD.
     pub currency: String,
+    /// `notification_type` and what goes with it; boxed, since thousands of campaigns may be cached.
+    pub notification: Option<Box<Notification>>,
 }
 
 /// A user: a representative that leads are assigned to.
@@ -65,6 +67,14 @@ pub struct User {
     pub id: ObjectId,
     /// `account_id`.
     pub account_id: Option<ObjectId>,
+    /// `name`.
+    pub name: Option<String>,
+    /// `email`.
+    pub email: Option<String>,
+    /// `phone`, as written.
+    pub phone: Option<String>,
+    /// `fcm_tokens`: a push goes to each.
+    pub fcm_tokens: Vec<String>,
 }
 
 impl Account {
@@ -119,6 +129,7 @@ impl Campaign {
             stage_id: present(document, "stage_id"),
             deal_value: present(document, "deal_value").unwrap_or(Bson::Int32(0)),
             currency: text(document, "currency").unwrap_or_else(|| "USD".to_owned()),
+            notification: Notification::read(document).map(Box::new),
         })
     }
 }
@@ -130,6 +141,10 @@ impl User {
         Some(Self {
             id: document.get_object_id("_id").ok()?,
             account_id: document.get_object_id("account_id").ok(),
+            name: text(document, "name"),
+            email: text(document, "email"),
+            phone: text(document, "phone"),
+            fcm_tokens: tokens(document),
         })
     }
 }
@@ -161,10 +176,26 @@ fn selected_users(document: &Document) -> Vec<ObjectId> {
     let Ok(users) = document.get_array("selected_user") else {
         return Vec::new();
     };
-    let id = |user: &Bson| match user.as_document()?.get("id")? {
+    let id = |user: &Bson| object_id(user.as_document()?.get("id")?);
+    users.iter().filter_map(id).collect()
+}
+
+/// An ObjectId, or its digits.
+pub(super) fn object_id(value: &Bson) -> Option<ObjectId> {
+    match value {
         Bson::ObjectId(id) => Some(*id),
         Bson::String(text) => ObjectId::parse_str(text).ok(),
         _ => None,
-    };
-    users.iter().filter_map(id).collect()
+    }
+}
+
+fn tokens(document: &Document) -> Vec<String> {
+    let mut tokens: Vec<String> = Vec::new();
+    for token in document.get_array("fcm_tokens").into_iter().flatten() {
+        let token = token.as_str().map_or("", str::trim);
+        if !token.is_empty() && !tokens.iter().any(|known| known == token) {
+            tokens.push(token.to_owned());
+        }
+    }
+    tokens
 }

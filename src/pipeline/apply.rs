@@ -13,6 +13,7 @@ use super::settle::Settling;
 use super::{contact, link};
 use crate::model::{Outcome, TaskKey};
 use crate::store::changes::Change;
+use crate::store::deliveries::Delivery;
 use crate::store::documents::{
     Collection, ContactKeys, LeadFacts, Links, Stored, bound_contact_id,
 };
@@ -45,7 +46,7 @@ pub(super) fn lead(
             Ok(Outcome::Duplicate { of })
         }
         Plan::New(new) => {
-            let happened = write_new(tables, key, draft, &identity, &facts, *new)?;
+            let happened = write_new(tables, key, draft, &identity, &facts, *new, settling.now_ms)?;
             announce(tables, draft, &happened, settling)?;
             Ok(Outcome::Lead {
                 id: identity.id.bytes(),
@@ -166,10 +167,14 @@ fn write_new(
     identity: &LeadIdentity,
     facts: &Facts,
     new: NewLead,
+    now_ms: i64,
 ) -> Result<[(Kind, u64); 2], StoreError> {
     let bound = new.contact.is_bound();
     let contact = write_contact(tables, draft, new.contact, facts, identity.id)?;
     let lead = write_lead(tables, key, draft, identity, contact, &new.lead)?;
+    // Whose a lead without an id is, MongoDB says when it is pushed (R10).
+    let ticket = tables.last_number("last_ticket")?;
+    let settled_by = identity.first_copy.map(|_| ticket);
     if let (Some(contact), true) = (contact, bound) {
         link::bind(tables, contact, lead)?;
     }
@@ -211,6 +216,11 @@ fn write_new(
         tables
             .last_users
             .insert(&draft.campaign.id.bytes(), &user.bytes())?;
+        for channel in new.notify_by {
+            let mut delivery = Delivery::new(channel, (lead, key.seq), user.bytes(), now_ms);
+            delivery.settled_by = settled_by;
+            tables.add_delivery(&delivery)?;
+        }
     }
     let conversation_news = if is_new_room {
         (Kind::JoinRoom, room)

@@ -229,6 +229,7 @@ impl Worker for FacebookLeads {
         self.shared.store.write(write).await?;
         self.shared.store.signals().push.notify_one();
         self.shared.store.signals().events.notify_one();
+        self.shared.store.signals().wake_deliveries();
         Ok(Step::Busy)
     }
 

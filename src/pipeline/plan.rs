@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::prepare::Draft;
 use super::{assignee, contact, conversation, deal, lead};
 use crate::model::identity::derived_hash;
-use crate::model::{Names, derived_id};
+use crate::model::{Channel, Names, derived_id};
 use crate::store::documents::ContactKeys;
 
 /// Under which id a draft becomes a lead if it is new.
@@ -87,6 +87,8 @@ pub(super) struct NewLead {
     pub(super) opening: Option<conversation::Opening>,
     pub(super) message: RawDocumentBuf,
     pub(super) deal: Option<RawDocumentBuf>,
+    /// The ways by which the representative is notified (R26).
+    pub(super) notify_by: Vec<Channel>,
 }
 
 /// The id a draft has or gets (R10, R11, R34).
@@ -144,9 +146,15 @@ fn new_lead(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: &str) -
         opening: (!facts.has_conversation).then(|| conversation::opening(draft, node)),
         message: conversation::lead_message(draft, node),
         deal: deal::body(draft, node),
+        notify_by: user.map_or_else(Vec::new, |_| notify_by(draft)),
         contact,
         user,
     }
+}
+
+fn notify_by(draft: &Draft) -> Vec<Channel> {
+    let wanted = draft.campaign.notification.iter();
+    wanted.flat_map(|wanted| wanted.channels()).collect()
 }
 
 /// Nothing a repetition says is dropped: the contact gets it, or comes to be by it, and a person's conversation shows

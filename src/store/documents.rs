@@ -276,6 +276,11 @@ impl Snapshot {
         Ids::among(&self.documents).of(row, stored)
     }
 
+    /// A message's `_id` if it was pushed before its conversation was adopted.
+    pub(crate) fn id_before_adoption(&self, message: &Stored) -> Result<ObjectId, StoreError> {
+        Ids::among(&self.documents).before_adoption(message)
+    }
+
     /// `person` or `business`, by the contact's type.
     pub(crate) fn deal_contact_field(&self, links: &Links) -> Result<&'static str, StoreError> {
         Assembler::new(self).deal_contact_field(links)

@@ -17,6 +17,7 @@ use render::Render;
 use unsettled::Settle;
 
 mod contact_update;
+mod lead_update;
 mod reference;
 mod render;
 mod renewal;

@@ -74,6 +74,12 @@ impl Reference {
             .filter(|campaign| !campaign.is_deleted)
     }
 
+    /// A user.
+    #[must_use]
+    pub fn user(&self, id: ObjectId) -> Option<&User> {
+        self.users.get(&id)
+    }
+
     /// The keys that may read a page's leads for an account, in the order in which they are to be tried; never another
     /// account's (R12).
     #[must_use]

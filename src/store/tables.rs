@@ -100,6 +100,16 @@ schema! {
         broken_tokens PLACE_TO_BROKEN: (&'static [u8; 12], &'static [u8; 12], &'static str) => &'static [u8];
         /// Live events that listeners are still to be told, numbered. Record: `Event`.
         events NUMBER_TO_EVENT: u64 => &'static [u8];
+        /// Notifications and what became of them. Record: `Delivery`.
+        deliveries NUMBER_TO_DELIVERY: u64 => &'static [u8];
+        /// Deliveries to send at or after a time: (channel, due, number). Milliseconds since the epoch.
+        due_deliveries DUE_TO_DELIVERY: (u8, u64, u64) => ();
+        /// Deliveries handed to a provider whose answer is not known: (channel, number).
+        sending_deliveries CHANNEL_TO_SENDING: (u8, u64) => ();
+        /// Deliveries by the webhook whose lead they tell of: (webhook's sequence, number).
+        webhook_deliveries SEQ_TO_DELIVERY: (u64, u64) => ();
+        /// Device tokens that no longer lead anywhere: hash to when that was learnt, milliseconds since the epoch.
+        dead_tokens TOKEN_TO_DEATH: &'static [u8; 16] => i64;
 
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
         reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
-mod disk;
+pub(crate) mod disk;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

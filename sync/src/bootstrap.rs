@@ -34,6 +34,8 @@ pub struct IndexSpec {
     /// Whether text is compared without regard to case (collation `en`, strength 2), as
     /// [`crate::ports::Lookup::ignore_case`] does: a lookup whose collation differs scans the collection.
     pub ignore_case: bool,
+    /// Whether the field is a date after which MongoDB may remove the document.
+    pub expires: bool,
 }
 
 impl IndexSpec {
@@ -48,6 +50,9 @@ impl IndexSpec {
             doc! { "key": keys, "name": format!("inlet_{}{suffix}", self.fields.join("_")) };
         if self.ignore_case {
             index.insert("collation", doc! { "locale": "en", "strength": 2 });
+        }
+        if self.expires {
+            index.insert("expireAfterSeconds", 0);
         }
         doc! { "createIndexes": self.collection, "indexes": [index] }
     }

@@ -48,7 +48,7 @@ use crate::ports::{Claim, Row, Settlement};
 use crate::settle::{Group, read_by_id};
 use crate::write::{self, COMMAND_DOCUMENTS_MAX, Statement};
 
-const CLAIMS_COLLECTION: &str = "inlet.claims";
+pub(crate) const CLAIMS_COLLECTION: &str = "inlet.claims";
 
 /// Rounds of planning before a contended batch is left to the next pass. Three are usual.
 const ROUNDS_MAX: usize = 16;

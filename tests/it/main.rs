@@ -12,6 +12,7 @@
 mod campaigns;
 mod cli;
 mod crash;
+mod deliveries;
 mod facebook;
 mod harness;
 mod live;

@@ -91,6 +91,19 @@ impl<'a, T: ReadableTable<RowTuple, &'static [u8]>> Ids<'a, T> {
         Ok(Some(id))
     }
 
+    /// A message's `_id` if it was pushed before its conversation was adopted.
+    pub(super) fn before_adoption(&self, message: &Stored) -> Result<ObjectId, StoreError> {
+        let number = message.links.conversation.ok_or(DANGLING)?;
+        let mut conversation = Stored::clone(&*self.parent(Collection::Conversations, number)?);
+        conversation.adopted = None;
+        let conversation = self.of(Collection::Conversations.row(number), &conversation)?;
+        let room = derived_id("room", &[&conversation.bytes()]);
+        Ok(derived_id(
+            "message",
+            &[&room.bytes(), &self.seed(message)?],
+        ))
+    }
+
     /// Whose conversation it is: the contact's, else the lead's.
     fn owner(&self, links: &Links) -> Result<[u8; 12], StoreError> {
         if let Some(contact) = links.contact {

@@ -4,7 +4,7 @@ use bson::{Document, RawDocumentBuf, bson};
 use inlet_sync::ports::{Pending, Rendered, Row};
 
 use super::unsettled::lacks;
-use super::{DAMAGED, Lacking, contact_update, reference};
+use super::{DAMAGED, Lacking, contact_update, lead_update, reference};
 use crate::store::changes::{Held, Owed};
 use crate::store::documents::{Assembler, Collection, Stored};
 use crate::store::{Snapshot, StoreError};
@@ -107,10 +107,17 @@ impl Render<'_> {
         };
         match held {
             None => self.written(row, stored, &owed),
-            Some((_, by)) if !owed.first => Ok(Rendered::Blocked { by }),
+            Some(_) if lead_update::is_only_errors(&owed) => self.written(row, stored, &owed),
+            Some((_, by)) if is_upstream(stored) || !owed.first => Ok(Rendered::Blocked { by }),
             Some((held, _)) => {
                 let whole = self.assembler.assemble(row, stored, false)?;
-                without_contact(&whole, &held).map(Rendered::Append)
+                let whole = without_contact(&whole, &held)?;
+                // Should it turn out to be there already, what it has been told since goes by update.
+                Ok(if owed.befores.is_empty() {
+                    Rendered::Append(whole)
+                } else {
+                    Rendered::Create(whole)
+                })
             }
         }
     }
@@ -132,9 +139,11 @@ impl Render<'_> {
     /// change that brought it follows in the log. Where both are at hand the document is new as a whole, unless a push
     /// whose outcome was unknown turns out to have brought it.
     fn written(&self, row: Row, stored: &Stored, owed: &Owed) -> Result<Rendered, StoreError> {
-        let exists = stored.adopted.is_some_and(|adopted| adopted.seen);
-        if exists || !owed.first {
-            return reference::render(self.snapshot, row, stored, owed);
+        if is_upstream(stored) || !owed.first {
+            return match Collection::of(row) {
+                Collection::Leads => lead_update::render(self.snapshot, row, stored, owed),
+                _ => reference::render(self.snapshot, row, stored, owed),
+            };
         }
         if !owed.befores.is_empty() {
             let whole = self.assembler.assemble(row, stored, true)?;
@@ -195,6 +204,11 @@ impl Render<'_> {
             None => Ok(stored.withdrawn),
         }
     }
+}
+
+/// Whether it, or what stands for it, was seen there.
+fn is_upstream(stored: &Stored) -> bool {
+    stored.adopted.is_some_and(|adopted| adopted.seen)
 }
 
 fn parents(stored: &Stored) -> impl Iterator<Item = Row> {

@@ -146,6 +146,7 @@ async fn an_index_that_could_not_be_created_is_tried_again_with_the_sign_of_life
         collection: "people",
         fields: &["email"],
         ignore_case: true,
+        expires: false,
     }];
     let upstream = Upstream::new(options);
     let begun = Instant::now();

@@ -414,7 +414,7 @@ pub(crate) fn route(platform: &str, account: impl ToString, campaign: impl ToStr
     )
 }
 
-/// Work that a status names as not done: in the pipeline, and on its way upstream where there is one.
+/// Work that a status names as not done: in the pipeline, to be sent, and on its way upstream where there is one.
 fn left_over(status: &Value, has_upstream: bool) -> u64 {
     let count = |section: &str, name: &str| {
         status[section][name]
@@ -426,5 +426,12 @@ fn left_over(status: &Value, has_upstream: bool) -> u64 {
     } else {
         0
     };
-    count("backlog", "ready") + count("backlog", "waiting") + unpushed
+    let unsent = ["email", "sms", "push"].map(|channel| {
+        let of = &status["deliveries"][channel];
+        let both = of["waiting"].as_u64().zip(of["sending"].as_u64());
+        let (waiting, sending) = both.unwrap_or_else(|| panic!("no {channel}: {status}"));
+        waiting + sending
+    });
+    let unsent: u64 = unsent.iter().sum();
+    count("backlog", "ready") + count("backlog", "waiting") + unsent + unpushed
 }
