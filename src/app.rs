@@ -20,6 +20,9 @@ use crate::admin::guard::Guard;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::console::{Console, Live};
+use crate::events::Events;
+use crate::events::announcer::{self, Announcer};
+use crate::events::usher::Usher;
 use crate::graph::{self, Graph};
 use crate::health::Health;
 use crate::intake::limits::{DiskReserve, Limits};
@@ -50,6 +53,7 @@ pub struct App {
     graph_health: Arc<Health>,
     upstream: Option<Arc<Upstream>>,
     pull: Option<Pull>,
+    events: Option<Arc<Events>>,
     tls: Option<Arc<Tls>>,
     listeners: Listeners,
     backlog_max: u64,
@@ -90,6 +94,7 @@ impl App {
             clock,
             freshness: Freshness::new(upstream.is_none()),
             limits: pipeline_limits(config),
+            live_events: config.events.secret.is_some(),
         });
         let intake = Arc::new(intake(config, &shared));
         let pull = upstream
@@ -103,9 +108,15 @@ impl App {
             Arc::clone(&graph),
             upstream.clone(),
         ));
+        let events = config
+            .events
+            .secret
+            .as_ref()
+            .map(|secret| Events::new(secret.expose().as_bytes(), Arc::clone(&shared.clock)));
         let live = Live {
             tokens: Arc::clone(&tokens),
             intake: Arc::clone(&intake),
+            events: events.clone(),
             upstream: upstream.clone(),
             graph: Arc::clone(&graph_health),
             pull: pull.as_ref().map(Pull::handle),
@@ -126,6 +137,7 @@ impl App {
             graph_health,
             upstream,
             pull,
+            events,
         })
     }
 
@@ -190,6 +202,12 @@ impl App {
         ));
         let tokens = Tokens::new(Arc::clone(&self.tokens));
         workers.spawn(drive(tokens, stopped.clone()));
+        if let Some(events) = &self.events {
+            let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
+            let announcer = Announcer::new(Arc::clone(events), store, clock, announcer::RETURN_MAX);
+            workers.spawn(drive(announcer, stopped.clone()));
+            workers.spawn(drive(Usher::new(Arc::clone(events)), stopped.clone()));
+        }
         let (Some(upstream), Some(pull)) = (&self.upstream, self.pull.take()) else {
             workers.spawn(drive(
                 Lookout::new(Arc::clone(shared), replica(shared), Nobody),
@@ -230,12 +248,16 @@ impl App {
         if let Some(tls) = &self.tls {
             servers.spawn(Arc::clone(tls).keep_fresh(stopped.clone()));
         }
-        servers.spawn(server::serve(
-            intake,
-            self.tls,
-            self.intake.router(),
-            stopped.clone(),
-        ));
+        let mut routes = self.intake.router();
+        if let Some(events) = self.events {
+            routes = routes.merge(events.router());
+            let mut stopped = stopped.clone();
+            servers.spawn(async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+                events.close().await;
+            });
+        }
+        servers.spawn(server::serve(intake, self.tls, routes, stopped.clone()));
         let router = admin::router(
             Arc::clone(&self.console),
             self.backlog_max,
@@ -267,7 +289,6 @@ fn not_used_yet(config: &Config) -> Vec<&'static str> {
         ("smtp", config.smtp.url.is_some()),
         ("twilio", config.twilio.account_sid.is_some()),
         ("fcm", config.fcm.service_account.is_some()),
-        ("events", config.events.secret.is_some()),
     ];
     set.into_iter()
         .filter(|(_, is_set)| *is_set)

@@ -14,17 +14,19 @@ use inlet_sync::{PullMode, State, Upstream};
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
+use crate::events::Events;
 use crate::health::Health;
 use crate::intake::Intake;
 use crate::intake::limits::Refusal;
 use crate::model::{Outcome, Reason, Selection, TaskKey, WebhookId};
-use crate::store::changes::Held;
 use crate::store::documents::Collection;
 use crate::store::listing::Listed;
 use crate::store::reference::COLLECTIONS;
 use crate::store::tasks::Task;
 use crate::store::{Snapshot, Store, StoreError};
 use crate::tokens::Renewer;
+
+mod held;
 
 /// Webhooks in one answer, unless asked otherwise, and at most.
 const PAGE: usize = 50;
@@ -49,6 +51,8 @@ pub struct Console {
 pub struct Live {
     /// The intake.
     pub intake: Arc<Intake>,
+    /// Who listens to live events, where anybody can.
+    pub events: Option<Arc<Events>>,
     /// The connection to MongoDB, unless stand-alone.
     pub upstream: Option<Arc<Upstream>>,
     /// How Graph is doing.
@@ -119,9 +123,21 @@ impl Console {
             "reference": reference,
             "store": self.file(),
             "refused": self.live.as_ref().map(refused),
+            "events": self.live_events(&snapshot)?,
             "dependencies": self.live.as_ref().map(dependencies),
             "facebook": self.tokens(&snapshot)?,
         }))
+    }
+
+    /// `null` where live events are off.
+    fn live_events(&self, snapshot: &Snapshot) -> Result<Value, StoreError> {
+        let events = self.live.as_ref().and_then(|live| live.events.as_ref());
+        Ok(match events {
+            Some(events) => {
+                json!({ "clients": events.clients(), "waiting": snapshot.event_count()? })
+            }
+            None => Value::Null,
+        })
     }
 
     /// The file is sparse: what counts is the space it takes, not its length.
@@ -143,7 +159,7 @@ impl Console {
         let held = snapshot.held_documents(LIST_MAX)?;
         let held: Result<Vec<_>, StoreError> = held
             .iter()
-            .map(|(row, held)| describe_held(&snapshot, *row, held))
+            .map(|(row, held)| held::describe(&snapshot, *row, held))
             .collect();
         status["held_documents"] = Value::Array(held?);
         Ok(status)
@@ -440,35 +456,6 @@ fn waiting(key: TaskKey, task: &Task) -> Value {
         "attempts": task.attempts,
         "last_error": task.last_error,
     })
-}
-
-fn describe_held(
-    snapshot: &Snapshot,
-    row: inlet_sync::ports::Row,
-    held: &Held,
-) -> Result<Value, StoreError> {
-    let id = snapshot.upstream_id(row, &snapshot.document(row)?)?;
-    let name = |(collection, number): (u8, u64)| {
-        let parent = inlet_sync::ports::Row { collection, number };
-        let id = snapshot
-            .document(parent)
-            .and_then(|stored| snapshot.upstream_id(parent, &stored));
-        Ok::<_, StoreError>(format!(
-            "{}/{}",
-            Collection::of(parent).name(),
-            id?.to_hex()
-        ))
-    };
-    Ok(json!({
-        "collection": Collection::of(row).name(),
-        "id": id.to_hex(),
-        "code": held.refusal.as_ref().map(|refusal| refusal.code),
-        "message": held.refusal.as_ref().map(|refusal| refusal.message.clone()),
-        "attempts": held.attempts,
-        "next_at_ms": held.next_at_ms,
-        "since_ms": held.since_ms,
-        "blocked_by": held.blocked_by.map(name).transpose()?,
-    }))
 }
 
 enum Source {

@@ -4,6 +4,7 @@
 //! (R1); whatever is not on disk is answered with a failure (R2).
 
 mod bodies;
+mod held;
 pub mod limits;
 pub mod rate;
 pub mod reply;

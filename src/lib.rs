@@ -15,6 +15,7 @@ pub mod jwt;
 pub mod notify;
 pub mod pipeline;
 
+pub mod events;
 pub mod tokens;
 pub mod upstream;
 

@@ -13,6 +13,7 @@ mod deal;
 pub mod facebook;
 pub mod freshness;
 mod lead;
+mod link;
 pub mod lookout;
 mod plan;
 pub mod prepare;
@@ -43,6 +44,8 @@ pub struct Shared {
     pub freshness: Freshness,
     /// Bounds and retries.
     pub limits: Limits,
+    /// Whether anybody can listen to live events; if not, none are written.
+    pub live_events: bool,
 }
 
 /// Works through webhooks in order of arrival, and through tasks that are due.
@@ -90,6 +93,7 @@ impl Worker for Pipeline {
         self.rest = batch;
         self.shared.store.signals().push.notify_one();
         self.shared.store.signals().graph.notify_one();
+        self.shared.store.signals().events.notify_one();
         Ok(Step::Busy)
     }
 

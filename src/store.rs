@@ -7,6 +7,7 @@ pub mod changes;
 mod codec;
 mod database;
 pub mod documents;
+pub mod events;
 pub mod inbox;
 pub mod listing;
 pub mod outbox;
@@ -74,6 +75,8 @@ pub struct Signals {
     pub push: Notify,
     /// Facebook tokens to renew.
     pub tokens: Notify,
+    /// Live events to tell.
+    pub events: Notify,
 }
 
 /// Positions that are read far more often than written, kept beside the file.
@@ -383,12 +386,17 @@ impl Tables<'_> {
 
     /// Takes the next of a rising series of numbers, starting at 1.
     pub(crate) fn next_number(&mut self, name: &'static str) -> Result<u64, StoreError> {
-        let last = match self.tally.numbers.get(name) {
-            Some(last) => *last,
-            None => number(&self.meta, name)?,
-        };
-        self.tally.numbers.insert(name, last + 1);
-        Ok(last + 1)
+        let next = self.last_number(name)? + 1;
+        self.tally.numbers.insert(name, next);
+        Ok(next)
+    }
+
+    /// The last number taken of a rising series; 0 before the first.
+    pub(crate) fn last_number(&self, name: &'static str) -> Result<u64, StoreError> {
+        match self.tally.numbers.get(name) {
+            Some(last) => Ok(*last),
+            None => number(&self.meta, name),
+        }
     }
 
     /// Adds to a counter.

@@ -72,6 +72,7 @@ async fn fill(path: &Path, leads: u64, queue: Queue) -> anyhow::Result<()> {
         clock: Arc::clone(&clock),
         freshness: Freshness::new(true),
         limits: limits(),
+        live_events: false,
     }));
     let mut first = 0;
     while first < leads {

@@ -52,6 +52,8 @@ fn node(status: &Value) -> String {
         ("users", cell(status, "/reference/users")),
         ("facebook keys", cell(status, "/reference/facebook.keys")),
         ("cache as of", time(status, "/reference/complete_at_ms")),
+        ("live clients", cell(status, "/events/clients")),
+        ("events waiting", cell(status, "/events/waiting")),
     ])
 }
 
@@ -150,15 +152,17 @@ mod tests {
             "backlog": {"ready": 3, "oldest_age_ms": 61_000},
             "outcomes": {"lead": 7, "dead_letter": 1},
             "reference": {"facebook.keys": 2},
+            "events": {"clients": 4, "waiting": 0},
             "sync": {"mode": "poll", "reachable": false, "last_error": "refused"},
             "dependencies": {"graph": {"state": "waiting", "last_error": "429"}},
         }));
         for line in [
-            "node           edge-1",
-            "ready          3",
-            "oldest         1m 1s",
-            "waiting        -",
-            "facebook keys  2",
+            "node            edge-1",
+            "ready           3",
+            "oldest          1m 1s",
+            "waiting         -",
+            "facebook keys   2",
+            "live clients    4",
             "dead_letter  1",
             "graph       waiting  429",
         ] {

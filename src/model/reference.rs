@@ -79,6 +79,16 @@ impl Account {
 }
 
 impl Campaign {
+    /// The owner as text: an ObjectId in hex, or a text as it is; `None` for anything else, and for none.
+    #[must_use]
+    pub fn owner_text(&self) -> Option<String> {
+        match self.owner.as_ref()? {
+            Bson::ObjectId(id) => Some(id.to_hex()),
+            Bson::String(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
     /// Reads a `campaigns` document; `None` without ObjectId `_id` and `account_id`.
     #[must_use]
     pub fn read(document: &Document) -> Option<Self> {

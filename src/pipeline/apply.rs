@@ -4,16 +4,19 @@ use bson::oid::ObjectId;
 use bson::{Document, RawDocument};
 use redb::ReadableTable;
 
-use super::contact;
 use super::plan::{
     Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, RepeatMessage, identify,
     plan,
 };
 use super::prepare::Draft;
 use super::settle::Settling;
+use super::{contact, link};
 use crate::model::{Outcome, TaskKey};
 use crate::store::changes::Change;
-use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored};
+use crate::store::documents::{
+    Collection, ContactKeys, LeadFacts, Links, Stored, bound_contact_id,
+};
+use crate::store::events::{Event, Kind};
 use crate::store::{StoreError, Tables};
 
 /// Makes the lead, or finds it made.
@@ -24,7 +27,7 @@ pub(super) fn lead(
     settling: &Settling,
 ) -> Result<Outcome, StoreError> {
     let identity = identify(draft);
-    let (repeated, facts) = match gather(tables, draft, &identity, settling) {
+    let facts = match gather(tables, draft, &identity, settling) {
         // Nothing is written yet: what is damaged stops this webhook, and none behind it.
         Err(error @ StoreError::Corrupt { .. }) => {
             let error = error.to_string();
@@ -34,13 +37,16 @@ pub(super) fn lead(
     };
     match plan(draft, &identity, &facts, &settling.identity.node) {
         Plan::Repeat { of, news } => {
-            if let (Some(news), Some(lead_row)) = (news, repeated) {
-                write_news(tables, draft, news, &facts, lead_row)?;
+            if let (Some(news), Some(lead)) = (news, &facts.repeated) {
+                let message = write_news(tables, draft, news, &facts, lead)?;
+                let happened = message.map(|row| (Kind::Message, row));
+                announce(tables, draft, happened.as_slice(), settling)?;
             }
             Ok(Outcome::Duplicate { of })
         }
         Plan::New(new) => {
-            write_new(tables, key, draft, &identity, &facts, *new)?;
+            let happened = write_new(tables, key, draft, &identity, &facts, *new)?;
+            announce(tables, draft, &happened, settling)?;
             Ok(Outcome::Lead {
                 id: identity.id.bytes(),
             })
@@ -48,13 +54,13 @@ pub(super) fn lead(
     }
 }
 
-/// Reads what the decision depends on; also the row of the lead that is repeated.
+/// Reads what the decision depends on.
 fn gather(
     tables: &Tables<'_>,
     draft: &Draft,
     identity: &LeadIdentity,
     settling: &Settling,
-) -> Result<(Option<u64>, Facts), StoreError> {
+) -> Result<Facts, StoreError> {
     let mut facts = Facts::default();
     let repeated = repeated_row(tables, draft, identity, settling)?;
     let contact = match repeated {
@@ -62,10 +68,16 @@ fn gather(
             let lead = tables.document(Collection::Leads.row(row))?;
             let fields_hash = lead.lead.map_or([0; 32], |facts| facts.fields_hash);
             facts.repeated = Some(KnownLead {
+                row,
                 id: lead.settled_id().bytes(),
                 fields_hash,
+                has_contact: lead.links.contact.is_some(),
+                withdrawn: lead.withdrawn,
             });
-            lead.links.contact
+            match lead.links.contact {
+                Some(contact) => Some(contact),
+                None => contact_row(tables, draft)?,
+            }
         }
         None => contact_row(tables, draft)?,
     };
@@ -75,7 +87,7 @@ fn gather(
     }
     let last_user = tables.last_users.get(&draft.campaign.id.bytes())?;
     facts.last_user = last_user.map(|user| ObjectId::from_bytes(*user.value()));
-    Ok((repeated, facts))
+    Ok(facts)
 }
 
 fn repeated_row(
@@ -124,6 +136,29 @@ fn known_contact(tables: &Tables<'_>, row: u64) -> Result<KnownContact, StoreErr
     })
 }
 
+/// Appends live events for the listeners of the campaign's owner; without an owner nobody could hear them.
+fn announce(
+    tables: &mut Tables<'_>,
+    draft: &Draft,
+    happened: &[(Kind, u64)],
+    settling: &Settling,
+) -> Result<(), StoreError> {
+    let Some(owner) = draft.campaign.owner_text().filter(|_| settling.live_events) else {
+        return Ok(());
+    };
+    for (kind, row) in happened {
+        tables.append_event(&Event {
+            owner: owner.clone(),
+            kind: *kind,
+            row: *row,
+            at_ms: settling.now_ms,
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes a lead with all that belongs to it; what listeners may be told of it is returned, the conversation first, as
+/// the specification draws it.
 fn write_new(
     tables: &mut Tables<'_>,
     key: TaskKey,
@@ -131,12 +166,24 @@ fn write_new(
     identity: &LeadIdentity,
     facts: &Facts,
     new: NewLead,
-) -> Result<(), StoreError> {
-    let contact = write_contact(tables, draft, new.contact, facts)?;
+) -> Result<[(Kind, u64); 2], StoreError> {
+    let bound = new.contact.is_bound();
+    let contact = write_contact(tables, draft, new.contact, facts, identity.id)?;
     let lead = write_lead(tables, key, draft, identity, contact, &new.lead)?;
+    if let (Some(contact), true) = (contact, bound) {
+        link::bind(tables, contact, lead)?;
+    }
     let owner = contact.unwrap_or(lead);
+    let is_new_room = new.opening.is_some();
     let (conversation, room) = match new.opening {
-        Some(opening) => open_conversation(tables, contact, lead, owner, &opening)?,
+        Some(opening) => {
+            let links = Links {
+                contact,
+                lead: (contact.is_none() || bound).then_some(lead),
+                ..Links::default()
+            };
+            open_conversation(tables, owner, links, &opening)?
+        }
         None => conversation_of(tables, owner)?,
     };
     let links = Links {
@@ -145,29 +192,32 @@ fn write_new(
         conversation: Some(conversation),
         room: Some(room),
     };
-    add(
-        tables,
-        Collection::Messages,
-        Stored::new([0; 12], &new.message).with_links(links),
-    )?;
-    if let Some(deal) = new.deal {
-        let links = Links {
-            contact,
-            lead: Some(lead),
-            ..Links::default()
-        };
-        add(
-            tables,
-            Collection::Deals,
-            Stored::new([0; 12], &deal).with_links(links),
-        )?;
-    }
+    let message = Stored::new([0; 12], &new.message).with_links(links);
+    let message = add(tables, Collection::Messages, message)?;
+    let deal = match new.deal {
+        Some(deal) => {
+            let links = Links {
+                contact,
+                lead: Some(lead),
+                ..Links::default()
+            };
+            let deal = Stored::new([0; 12], &deal).with_links(links);
+            add(tables, Collection::Deals, deal)?
+        }
+        None => 0,
+    };
+    tables.submissions.insert((owner, message), (lead, deal))?;
     if let Some(user) = new.user {
         tables
             .last_users
             .insert(&draft.campaign.id.bytes(), &user.bytes())?;
     }
-    Ok(())
+    let conversation_news = if is_new_room {
+        (Kind::JoinRoom, room)
+    } else {
+        (Kind::Message, message)
+    };
+    Ok([conversation_news, (Kind::LeadAdded, lead)])
 }
 
 fn write_lead(
@@ -200,17 +250,24 @@ fn write_lead(
     Ok(row)
 }
 
-/// Writes the contact's plan; returns its row.
+/// Writes the contact's plan; returns its row. `lead`: the `_id` of the lead it comes with.
 fn write_contact(
     tables: &mut Tables<'_>,
     draft: &Draft,
     plan: contact::Plan,
     facts: &Facts,
+    lead: ObjectId,
 ) -> Result<Option<u64>, StoreError> {
     match plan {
         contact::Plan::None | contact::Plan::Impossible => Ok(None),
         contact::Plan::New { body, keys } => {
-            let mut stored = Stored::new(ObjectId::new().bytes(), &body);
+            // Without a key nobody else's submission can be this person's: every node derives the same `_id` (R34).
+            let id = if keys.is_empty() {
+                bound_contact_id(lead)
+            } else {
+                ObjectId::new()
+            };
+            let mut stored = Stored::new(id.bytes(), &body);
             stored.contact = Some(keys.clone());
             let row = add(tables, Collection::Contacts, stored)?;
             index_contact(tables, draft, &keys, row)?;
@@ -259,17 +316,11 @@ fn index_contact(
 
 fn open_conversation(
     tables: &mut Tables<'_>,
-    contact: Option<u64>,
-    lead: u64,
     owner: u64,
+    links: Links,
     opening: &super::conversation::Opening,
 ) -> Result<(u64, u64), StoreError> {
     let none = [0; 12];
-    let links = Links {
-        contact,
-        lead: contact.is_none().then_some(lead),
-        ..Links::default()
-    };
     let conversation = add(
         tables,
         Collection::Conversations,
@@ -310,21 +361,26 @@ fn conversation_of(tables: &Tables<'_>, owner: u64) -> Result<(u64, u64), StoreE
     Ok((conversation, room))
 }
 
+/// Writes what a repetition adds; gives the row of its lead message where it has one of its own.
 fn write_news(
     tables: &mut Tables<'_>,
     draft: &Draft,
     news: News,
     facts: &Facts,
-    lead: u64,
-) -> Result<(), StoreError> {
-    let contact = facts.contact.as_ref().map(|known| known.row);
-    if let (contact::Plan::Merge { body, keys }, Some(row)) = (news.contact, contact) {
-        merge_contact(tables, row, &body, keys.clone())?;
-        index_contact(tables, draft, &keys, row)?;
+    lead: &KnownLead,
+) -> Result<Option<u64>, StoreError> {
+    let (id, bound) = (ObjectId::from_bytes(lead.id), news.contact.is_bound());
+    let contact = write_contact(tables, draft, news.contact, facts, id)?;
+    if let (Some(contact), false) = (contact, lead.has_contact) {
+        if bound {
+            link::bind(tables, contact, lead.row)?;
+        }
+        link::give_contact(tables, lead.row, contact)?;
     }
+    let contact = contact.or(facts.contact.as_ref().map(|known| known.row));
     match news.message {
-        Some(message) => write_repeat_message(tables, message, contact, lead),
-        None => Ok(()),
+        Some(message) => write_repeat_message(tables, message, contact, lead.row),
+        None => Ok(None),
     }
 }
 
@@ -333,11 +389,12 @@ fn write_repeat_message(
     message: RepeatMessage,
     contact: Option<u64>,
     lead: u64,
-) -> Result<(), StoreError> {
+) -> Result<Option<u64>, StoreError> {
     if tables.keys.get(&message.seed)?.is_some() {
-        return Ok(());
+        return Ok(None);
     }
-    let (conversation, room) = conversation_of(tables, contact.unwrap_or(lead))?;
+    let owner = contact.unwrap_or(lead);
+    let (conversation, room) = conversation_of(tables, owner)?;
     let links = Links {
         contact,
         lead: Some(lead),
@@ -348,7 +405,8 @@ fn write_repeat_message(
     stored.payload = Some(message.payload.into_bytes());
     let row = add(tables, Collection::Messages, stored)?;
     tables.keys.insert(&message.seed, row)?;
-    Ok(())
+    tables.submissions.insert((owner, row), (0, 0))?;
+    Ok(Some(row))
 }
 
 /// Stores a new document and its change.

@@ -243,6 +243,7 @@ impl Worker for FacebookLeads {
         let write = move |tables: &mut Tables<'_>| settling.all_found(tables, found, &healed);
         self.shared.store.write(write).await?;
         self.shared.store.signals().push.notify_one();
+        self.shared.store.signals().events.notify_one();
         Ok(Step::Busy)
     }
 

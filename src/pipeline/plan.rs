@@ -36,8 +36,12 @@ pub(super) struct Facts {
 
 /// A stored lead.
 pub(super) struct KnownLead {
+    pub(super) row: u64,
     pub(super) id: [u8; 12],
     pub(super) fields_hash: [u8; 32],
+    pub(super) has_contact: bool,
+    /// It is another node's upstream: nothing of it is pushed from here.
+    pub(super) withdrawn: bool,
 }
 
 /// A stored contact.
@@ -145,24 +149,23 @@ fn new_lead(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: &str) -
     }
 }
 
-/// Nothing a repetition says is dropped: the contact gets it, and a person's conversation shows it (R9).
+/// Nothing a repetition says is dropped: the contact gets it, or comes to be by it, and a person's conversation shows
+/// it (R9).
 fn news(draft: &Draft, known: &KnownLead, facts: &Facts, node: &str) -> Option<News> {
     if known.fields_hash == draft.fields_hash {
         return None;
     }
-    let merged = facts
-        .contact
-        .as_ref()
-        .map(|found| contact::plan(draft, Some(found), node));
+    let contact = match contact::plan(draft, facts.contact.as_ref(), node) {
+        // Nobody's lead upstream would refer to it.
+        contact::Plan::New { .. } if known.withdrawn => contact::Plan::None,
+        contact => contact,
+    };
     let message = (draft.names == Names::Person).then(|| RepeatMessage {
         seed: derived_id("repeat", &[&known.id, &draft.fields_hash]).bytes(),
         body: conversation::lead_message(draft, node),
         payload: conversation::own_payload(draft),
     });
-    Some(News {
-        contact: merged.unwrap_or(contact::Plan::None),
-        message,
-    })
+    Some(News { contact, message })
 }
 
 fn half(hash: &[u8; 32]) -> [u8; 16] {

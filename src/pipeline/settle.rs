@@ -40,6 +40,7 @@ pub struct Settling {
     pub(super) now_ms: i64,
     pub(super) limits: Limits,
     pub(super) identity: Identity,
+    pub(super) live_events: bool,
     reference: Arc<Reference>,
 }
 
@@ -54,6 +55,7 @@ impl Settling {
             now_ms: shared.clock.now_ms(),
             limits: shared.limits.clone(),
             identity: shared.store.identity().clone(),
+            live_events: shared.live_events,
             reference: shared.store.reference(),
         }
     }

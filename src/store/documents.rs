@@ -11,10 +11,12 @@ use redb::ReadableTable;
 
 use super::tables::RowTuple;
 use super::{Snapshot, StoreError, Tables, codec};
-use crate::model::TaskKey;
+use crate::model::{TaskKey, derived_id};
 pub(crate) use assembly::Assembler;
+use ids::Ids;
 
 mod assembly;
+mod ids;
 
 /// The collections of documents.md that the edge writes; the discriminant is the first half of a row's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,6 +86,7 @@ impl Collection {
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Stored {
     /// Contacts, leads, logs: the `_id`. Repeating messages: what their `_id` is derived from besides the room.
+    /// Conversations that were a lead's before they were its contact's: the `_id` from then.
     /// All others: zeroes, their `_id` is derived from what they belong to.
     pub own_id: [u8; 12],
     /// Somebody else's document upstream that stands for this one (R31).
@@ -146,6 +149,14 @@ pub struct ContactKeys {
     pub phone: Option<String>,
 }
 
+impl ContactKeys {
+    /// Nothing but a name is known: nobody else's submission can be this person's.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.email.is_none() && self.phone.is_none()
+    }
+}
+
 impl Stored {
     /// A document that refers to nothing.
     #[must_use]
@@ -175,6 +186,14 @@ impl Stored {
         ObjectId::from_bytes(self.adopted.map_or(self.own_id, |adopted| adopted.id))
     }
 
+    /// The lead that a contact without e-mail and phone belongs to: its `_id` is derived from that lead's, so that two
+    /// nodes agree on it, and it goes where the lead goes.
+    #[must_use]
+    pub fn bound_lead(&self) -> Option<u64> {
+        let is_bound = self.contact.as_ref().is_some_and(ContactKeys::is_empty);
+        self.links.lead.filter(|_| is_bound)
+    }
+
     /// The fields without ids and references.
     ///
     /// # Errors
@@ -188,6 +207,12 @@ impl Stored {
             .get_object_id("account_id")
             .map_err(|_| StoreError::Corrupt { table: TABLE })
     }
+}
+
+/// The `_id` of a contact that belongs to the lead of this `_id`.
+#[must_use]
+pub fn bound_contact_id(lead: ObjectId) -> ObjectId {
+    derived_id("contact", &[&lead.bytes()])
 }
 
 const TABLE: &str = "documents";
@@ -218,6 +243,11 @@ impl Tables<'_> {
     pub(crate) fn document(&self, row: Row) -> Result<Stored, StoreError> {
         load(&self.documents, row)
     }
+
+    /// As [`Snapshot::upstream_id`].
+    pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
+        Ids::among(&self.documents).of(row, stored)
+    }
 }
 
 impl Snapshot {
@@ -239,8 +269,16 @@ impl Snapshot {
     }
 
     /// `_id` upstream: settled, or derived from what the document belongs to (R34).
+    ///
+    /// # Errors
+    /// When what it belongs to is missing or damaged.
     pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
-        Assembler::new(self).upstream_id(row, stored)
+        Ids::among(&self.documents).of(row, stored)
+    }
+
+    /// `person` or `business`, by the contact's type.
+    pub(crate) fn deal_contact_field(&self, links: &Links) -> Result<&'static str, StoreError> {
+        Assembler::new(self).deal_contact_field(links)
     }
 }
 

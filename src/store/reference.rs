@@ -3,15 +3,20 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocument, RawDocumentBuf};
 use inlet_sync::ports::{PortError, Replica, ReplicaEvent};
 use redb::ReadableTable;
 
-use super::{Snapshot, Store, StoreError, Tables, codec};
+use super::tasks::Need;
+use super::{Snapshot, Store, StoreError, Tables, codec, number};
 use crate::clock::Clock;
 use crate::model::{Account, Campaign, FacebookKey, User};
+pub use cell::Pointed;
+pub(crate) use cell::ReferenceCell;
+use cell::{GENERATION, Reads};
+
+mod cell;
 
 /// Names of the collections, in the order of their numbers.
 pub const COLLECTIONS: [&str; 4] = ["accounts", "campaigns", "users", "facebook.keys"];
@@ -33,6 +38,7 @@ pub struct Reference {
     users: HashMap<ObjectId, User>,
     keys: HashMap<ObjectId, Vec<FacebookKey>>,
     complete_at_ms: Option<i64>,
+    reads: Reads,
 }
 
 impl Reference {
@@ -87,6 +93,13 @@ impl Reference {
         self.complete_at_ms
     }
 
+    /// Whether a "no" about `need` may rest on this data: it was read, completely or just for this need, after this
+    /// time (R13). Milliseconds since the epoch.
+    #[must_use]
+    pub fn is_younger_than(&self, at_ms: i64, need: &Need) -> bool {
+        self.complete_at_ms.is_some_and(|at| at > at_ms) || self.reads.is_after(need, at_ms)
+    }
+
     /// How many documents of each of [`COLLECTIONS`] are cached.
     #[must_use]
     pub fn sizes(&self) -> [usize; 4] {
@@ -99,9 +112,14 @@ impl Reference {
         ]
     }
 
-    fn build(documents: impl Iterator<Item = (u8, Document)>, complete_at_ms: Option<i64>) -> Self {
+    fn build(
+        documents: impl Iterator<Item = (u8, Document)>,
+        complete_at_ms: Option<i64>,
+        reads: Reads,
+    ) -> Self {
         let mut reference = Self {
             complete_at_ms,
+            reads,
             ..Self::default()
         };
         for (collection, document) in documents {
@@ -145,25 +163,7 @@ impl Reference {
     }
 }
 
-/// Holds the current [`Reference`].
-pub(crate) struct ReferenceCell(ArcSwap<Reference>);
-
-impl ReferenceCell {
-    pub(crate) fn load(snapshot: &Snapshot) -> Result<Self, StoreError> {
-        Ok(Self(ArcSwap::from_pointee(read(snapshot)?)))
-    }
-
-    pub(crate) fn get(&self) -> Arc<Reference> {
-        self.0.load_full()
-    }
-
-    pub(crate) fn reload(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
-        self.0.store(Arc::new(read(snapshot)?));
-        Ok(())
-    }
-}
-
-fn read(snapshot: &Snapshot) -> Result<Reference, StoreError> {
+fn read(snapshot: &Snapshot, reads: Reads) -> Result<Reference, StoreError> {
     let mut documents = Vec::new();
     for entry in snapshot.reference.iter()? {
         let (key, record) = entry?;
@@ -173,11 +173,11 @@ fn read(snapshot: &Snapshot) -> Result<Reference, StoreError> {
             Err(error) => tracing::error!(%error, "a cached document is left out"),
         }
     }
-    let complete_at_ms = match super::number(&snapshot.meta, COMPLETE_AT)? {
+    let complete_at_ms = match number(&snapshot.meta, COMPLETE_AT)? {
         0 => None,
         at => Some(at.cast_signed()),
     };
-    let mut reference = Reference::build(documents.into_iter(), complete_at_ms);
+    let mut reference = Reference::build(documents.into_iter(), complete_at_ms, reads);
     let renewed = snapshot.renewed_tokens()?;
     for key in reference.keys.values_mut().flatten() {
         if let Some(renewed) = renewed.get(&key.id) {
@@ -246,19 +246,7 @@ impl Replica for StoreReplica {
         complete_at_ms: Option<i64>,
     ) -> Result<(), PortError> {
         self.write(move |tables| {
-            for event in &events {
-                match event {
-                    ReplicaEvent::Put {
-                        collection,
-                        document,
-                    } => {
-                        tables.put_reference(number(*collection), document)?;
-                    }
-                    ReplicaEvent::Delete { collection, id } => {
-                        tables.delete_reference(number(*collection), &id_document(id))?
-                    }
-                }
-            }
+            tables.apply_reference(&events)?;
             complete_at_ms.map_or(Ok(()), |at_ms| tables.complete_at(at_ms))?;
             resume_token.map_or(Ok(()), |token| tables.resume_after(Some(&token)))
         })
@@ -277,7 +265,7 @@ fn port(error: StoreError) -> PortError {
     PortError(Box::new(error))
 }
 
-fn number(collection: usize) -> u8 {
+fn place(collection: usize) -> u8 {
     u8::try_from(collection).unwrap_or(u8::MAX)
 }
 
@@ -290,21 +278,13 @@ impl Store {
         self.write(move |tables| {
             for (collection, documents) in documents.iter().enumerate() {
                 for document in documents {
-                    tables.put_reference(number(collection), document)?;
+                    tables.put_reference(place(collection), document)?;
                 }
             }
             Ok(())
         })
         .await?;
         self.reload_reference()
-    }
-
-    pub(crate) fn reload_reference(&self) -> Result<(), StoreError> {
-        self.reference_cell().reload(&self.read()?)?;
-        self.signals().pipeline.notify_one();
-        self.signals().graph.notify_one();
-        self.signals().tokens.notify_one();
-        Ok(())
     }
 }
 
@@ -353,14 +333,29 @@ impl Tables<'_> {
         Ok(FacebookKey::read(&document(record.value())?))
     }
 
+    fn apply_reference(&mut self, events: &[ReplicaEvent]) -> Result<(), StoreError> {
+        for event in events {
+            match event {
+                ReplicaEvent::Put {
+                    collection,
+                    document,
+                } => self.put_reference(place(*collection), document)?,
+                ReplicaEvent::Delete { collection, id } => {
+                    self.delete_reference(place(*collection), &id_document(id))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn replace_reference(&mut self, documents: &[Vec<RawDocumentBuf>]) -> Result<(), StoreError> {
         let mut kept = HashSet::new();
         for (collection, documents) in documents.iter().enumerate() {
             for document in documents {
                 if let Some(id) = id_bytes(document) {
-                    kept.insert((number(collection), id));
+                    kept.insert((place(collection), id));
                 }
-                self.put_reference(number(collection), document)?;
+                self.put_reference(place(collection), document)?;
             }
         }
         let mut gone = Vec::new();
@@ -391,6 +386,7 @@ impl Tables<'_> {
             return Ok(());
         }
         self.reference.insert(key, record.as_slice())?;
+        self.count_reference_change(collection)?;
         if collection == KEYS {
             self.take_key(document)?;
         }
@@ -415,6 +411,9 @@ impl Tables<'_> {
             .reference
             .remove((collection, id))?
             .map(|record| document(record.value()));
+        if gone.is_some() {
+            self.count_reference_change(collection)?;
+        }
         if let (KEYS, Some(Ok(gone))) = (collection, gone)
             && let Some(key) = FacebookKey::read(&gone)
         {
@@ -422,6 +421,14 @@ impl Tables<'_> {
             self.mend(key.account_id)?;
         }
         Ok(())
+    }
+
+    /// Nobody asks pointedly for users, and they change the most.
+    fn count_reference_change(&mut self, collection: u8) -> Result<(), StoreError> {
+        if collection == USERS {
+            return Ok(());
+        }
+        self.next_number(GENERATION).map(drop)
     }
 
     fn complete_at(&mut self, at_ms: i64) -> Result<(), StoreError> {

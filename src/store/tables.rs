@@ -98,6 +98,8 @@ schema! {
         /// Facebook tokens that Graph refuses (R28): (account, key or zeroes: none, page or empty: all). Record:
         /// `Broken`.
         broken_tokens PLACE_TO_BROKEN: (&'static [u8; 12], &'static [u8; 12], &'static str) => &'static [u8];
+        /// Live events that listeners are still to be told, numbered. Record: `Event`.
+        events NUMBER_TO_EVENT: u64 => &'static [u8];
 
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
         reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];
@@ -108,6 +110,9 @@ schema! {
         contact_keys CONTACT_KEY_TO_ROW: &'static [u8; 16] => u64;
         /// The (conversation, room, system message) rows of a contact, or of a lead without one (R21).
         conversations OWNER_TO_CONVERSATION: u64 => (u64, u64, u64);
+        /// What each submission of a contact, or of a lead without one, made that refers to it: (owner, lead message)
+        /// to (lead, deal). Zero: none, or in a repetition none of its own.
+        submissions OWNER_TO_SUBMISSION: (u64, u64) => (u64, u64);
         /// The user of a campaign's latest lead (R22).
         last_users CAMPAIGN_TO_LAST_USER: &'static [u8; 12] => &'static [u8; 12];
         /// Submissions without an id (R10): hash of (account, campaign, fields) to (arrival of the first copy,

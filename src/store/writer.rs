@@ -335,7 +335,8 @@ impl Run {
         self.database.reopen()?;
         let snapshot = Snapshot::open(&self.database.begin_read()?)?;
         self.levels.read_again(&snapshot)?;
-        self.reference.reload(&snapshot)
+        self.reference
+            .reload(|| Snapshot::open(&self.database.begin_read()?))
     }
 }
 

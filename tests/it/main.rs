@@ -14,6 +14,7 @@ mod cli;
 mod crash;
 mod facebook;
 mod harness;
+mod live;
 mod outage;
 mod people;
 mod platforms;

@@ -8,10 +8,12 @@
     reason = "the harness offers the whole vocabulary; not every run of the tests uses every word"
 )]
 
+pub(crate) mod clock;
 pub(crate) mod extended;
 pub(crate) mod fcm;
 pub(crate) mod graph;
 pub(crate) mod http;
+pub(crate) mod listener;
 pub(crate) mod load;
 pub(crate) mod mongod;
 pub(crate) mod node;
@@ -22,7 +24,9 @@ pub(crate) mod reference;
 pub(crate) mod scene;
 pub(crate) mod scripted;
 pub(crate) mod submission;
+pub(crate) mod token;
 pub(crate) mod traffic;
 pub(crate) mod truth;
 pub(crate) mod twilio;
 pub(crate) mod wait;
+pub(crate) mod wire;

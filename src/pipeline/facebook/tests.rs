@@ -99,6 +99,7 @@ impl Bench {
         let shared = Arc::new(Shared {
             store: Arc::new(store),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            live_events: false,
             freshness: Freshness::new(true),
             limits: Limits {
                 max_attempts: 1,

@@ -2,33 +2,28 @@
 //!
 //! Must not know: why they leave, or where to.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use bson::oid::ObjectId;
 use bson::raw::cstr;
 use bson::{RawDocument, RawDocumentBuf};
 use inlet_sync::ports::Row;
+use redb::ReadOnlyTable;
 
+use super::ids::Ids;
 use super::{Collection, DANGLING, Links, Stored, TABLE};
-use crate::model::derived_id;
+use crate::store::tables::RowTuple;
 use crate::store::{Snapshot, StoreError};
 
-/// Puts documents of one snapshot together. What several of them refer to is read once: of a lead's documents, each
-/// refers to two or three of the others.
+/// Puts documents of one snapshot together.
 pub(crate) struct Assembler<'s> {
-    snapshot: &'s Snapshot,
-    parents: RefCell<HashMap<Row, Rc<Stored>>>,
-    ids: RefCell<HashMap<Row, ObjectId>>,
+    ids: Ids<'s, ReadOnlyTable<RowTuple, &'static [u8]>>,
 }
 
 impl<'s> Assembler<'s> {
     pub(crate) fn new(snapshot: &'s Snapshot) -> Self {
         Self {
-            snapshot,
-            parents: RefCell::default(),
-            ids: RefCell::default(),
+            ids: Ids::among(&snapshot.documents),
         }
     }
 
@@ -39,27 +34,32 @@ impl<'s> Assembler<'s> {
         stored: &Stored,
         with_contact: bool,
     ) -> Result<RawDocumentBuf, StoreError> {
-        let mut document = Assembly::new(self.upstream_id(row, stored)?, &stored.body)?;
+        let mut document = Assembly::new(self.ids.of(row, stored)?, &stored.body)?;
         let links = stored.links;
-        let contact =
-            self.linked_id(Collection::Contacts, links.contact.filter(|_| with_contact))?;
+        let contact = links.contact.filter(|_| with_contact);
+        let contact = self.ids.linked(Collection::Contacts, contact)?;
+        let lead = |number| self.ids.linked(Collection::Leads, number);
+        let conversation = |links: &Links| {
+            self.ids
+                .linked(Collection::Conversations, links.conversation)
+        };
         match Collection::of(row) {
             Collection::Leads => document.reference("contact_id", contact),
             Collection::Deals => {
                 document.reference(self.deal_contact_field(&links)?, contact);
-                document.reference("lead", self.lead_id(links.lead)?);
+                document.reference("lead", lead(links.lead)?);
             }
             Collection::Conversations => {
                 document.reference("contact_id", contact);
-                let lead = links.lead.filter(|_| contact.is_none());
-                document.reference("lead", self.lead_id(lead)?);
+                let owner = links.lead.filter(|_| contact.is_none());
+                document.reference("lead", lead(owner)?);
             }
             Collection::Rooms => {
-                document.reference("conversation_id", self.conversation_id(&links)?);
+                document.reference("conversation_id", conversation(&links)?);
             }
             Collection::Messages => {
-                document.reference("conversation_id", self.conversation_id(&links)?);
-                document.reference("room_id", self.linked_id(Collection::Rooms, links.room)?);
+                document.reference("conversation_id", conversation(&links)?);
+                document.reference("room_id", self.ids.linked(Collection::Rooms, links.room)?);
                 if links.lead.is_some() {
                     document.embed("metadata", &self.message_metadata(stored, contact)?);
                 }
@@ -69,96 +69,17 @@ impl<'s> Assembler<'s> {
         document.finish()
     }
 
-    /// `_id` upstream: settled, or derived from what the document belongs to (R34).
-    pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
-        if stored.adopted.is_some() {
-            return Ok(stored.settled_id());
-        }
-        let links = stored.links;
-        Ok(match Collection::of(row) {
-            Collection::Conversations => {
-                let owner = match links.contact {
-                    Some(number) => self.parent(Collection::Contacts, number)?.settled_id(),
-                    None => ObjectId::from_bytes(self.lead(links.lead)?.own_id),
-                };
-                derived_id(
-                    "conversation",
-                    &[&stored.account()?.bytes(), &owner.bytes()],
-                )
-            }
-            Collection::Rooms => {
-                let conversation = self.conversation_id(&links)?;
-                derived_id("room", &[&conversation.ok_or(DANGLING)?.bytes()])
-            }
-            Collection::Messages => {
-                let room = self.linked_id(Collection::Rooms, links.room)?;
-                derived_id(
-                    "message",
-                    &[&room.ok_or(DANGLING)?.bytes(), &self.seed(stored)?],
-                )
-            }
-            Collection::Deals => {
-                let lead = self.lead_id(links.lead)?;
-                derived_id("deal", &[&lead.ok_or(DANGLING)?.bytes()])
-            }
-            Collection::Contacts | Collection::Leads | Collection::Logs => stored.settled_id(),
-        })
-    }
-
-    /// What tells a room's messages apart: the lead, unless it repeats one; nothing for the system's.
-    fn seed(&self, stored: &Stored) -> Result<[u8; 12], StoreError> {
-        match (&stored.payload, self.lead_id(stored.links.lead)?) {
-            (None, Some(lead)) => Ok(lead.bytes()),
-            _ => Ok(stored.own_id),
-        }
-    }
-
-    fn conversation_id(&self, links: &Links) -> Result<Option<ObjectId>, StoreError> {
-        self.linked_id(Collection::Conversations, links.conversation)
-    }
-
-    fn lead_id(&self, number: Option<u64>) -> Result<Option<ObjectId>, StoreError> {
-        self.linked_id(Collection::Leads, number)
-    }
-
-    fn linked_id(
-        &self,
-        collection: Collection,
-        number: Option<u64>,
-    ) -> Result<Option<ObjectId>, StoreError> {
-        let Some(number) = number else {
-            return Ok(None);
-        };
-        let row = collection.row(number);
-        if let Some(id) = self.ids.borrow().get(&row) {
-            return Ok(Some(*id));
-        }
-        let id = self.upstream_id(row, &*self.parent(collection, number)?)?;
-        self.ids.borrow_mut().insert(row, id);
-        Ok(Some(id))
-    }
-
-    fn lead(&self, number: Option<u64>) -> Result<Rc<Stored>, StoreError> {
-        self.parent(Collection::Leads, number.ok_or(DANGLING)?)
-    }
-
-    /// A document that others refer to.
+    /// A document that others belong to.
     pub(crate) fn parent(
         &self,
         collection: Collection,
         number: u64,
     ) -> Result<Rc<Stored>, StoreError> {
-        let row = collection.row(number);
-        if let Some(parent) = self.parents.borrow().get(&row) {
-            return Ok(Rc::clone(parent));
-        }
-        let parent = Rc::new(self.snapshot.document(row)?);
-        self.parents.borrow_mut().insert(row, Rc::clone(&parent));
-        Ok(parent)
+        self.ids.parent(collection, number)
     }
 
     /// `person` or `business`, by the contact's type.
-    fn deal_contact_field(&self, links: &Links) -> Result<&'static str, StoreError> {
+    pub(crate) fn deal_contact_field(&self, links: &Links) -> Result<&'static str, StoreError> {
         let Some(number) = links.contact else {
             return Ok("person");
         };
@@ -177,7 +98,8 @@ impl<'s> Assembler<'s> {
         stored: &Stored,
         contact: Option<ObjectId>,
     ) -> Result<RawDocumentBuf, StoreError> {
-        let lead = self.lead(stored.links.lead)?;
+        let lead = stored.links.lead.ok_or(DANGLING)?;
+        let lead = self.parent(Collection::Leads, lead)?;
         let lead_body = lead.body()?;
         let mut metadata = RawDocumentBuf::new();
         if let Some(contact) = contact {
