@@ -25,6 +25,9 @@ use labels::Concept;
 use matches::Matches;
 use phone::Home;
 
+pub(crate) use leaves::labelled;
+pub(crate) use spelling::loose;
+
 /// What has to be known beside the payload.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {

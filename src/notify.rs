@@ -3,9 +3,12 @@
 //! Must not know: the pipeline, MongoDB, HTTP servers. A sender (one per way) hands one message over and says what
 //! became of it; who waits, gives up or sends again is decided by the deliveries.
 
+pub mod attachment;
+pub mod email;
 mod http;
 pub mod push;
 pub mod sms;
+pub mod template;
 
 use std::time::Duration;
 

@@ -15,6 +15,7 @@ mod crash;
 mod facebook;
 mod harness;
 mod live;
+mod mail;
 mod outage;
 mod people;
 mod platforms;
