@@ -1,7 +1,7 @@
 //! Live events over Socket.IO: browsers hear of their owner's leads and messages while they happen (documents.md).
 //!
-//! Must not know: the pipeline, MongoDB, what a lead is worth. Nothing here can hold up intake: events wait in the store
-//! (`store::events`), and a client that does not keep up is shown out. A client that is away misses what happens
+//! Must not know: the pipeline, MongoDB, what a lead is worth. Nothing here can hold up intake: events wait in the
+//! store (`store::events`), and a client that does not keep up is shown out. A client that is away misses what happens
 //! meanwhile and reads it from the system of record when it is back; across a crash an event may come twice, and its
 //! ids say so.
 

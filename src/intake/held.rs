@@ -1,8 +1,8 @@
 //! A connection as the server holds it: counted for as long as it is open, and given up when its peer takes nothing.
 //!
 //! Must not know: what is spoken on it. A WebSocket outlives the HTTP exchange it began as, so that what counts it has
-//! to live in the connection itself. And a peer that stops reading would keep whoever writes to it waiting for ever: TCP
-//! alone never gives such a connection up.
+//! to live in the connection itself. And a peer that stops reading would keep whoever writes to it waiting for ever:
+//! TCP alone never gives such a connection up.
 
 use std::future::Future;
 use std::io;

@@ -199,7 +199,8 @@ impl EmailSender {
     /// # Errors
     /// * [`Failure::Unavailable`]: nothing was handed over and the message is not to blame. No connection, no answer in
     ///   time, or the connection broke before the last byte of the message; any `4xx`; a `5xx` to our greeting, our
-    ///   encryption, our password or our own address as the envelope's sender; `530`, `534`, `535` and `538` at any time.
+    ///   encryption, our password or our own address as the envelope's sender; `530`, `534`, `535` and `538` at any
+    ///   time.
     /// * [`Failure::Refused`]: a `5xx` for the recipient or for the message, or a recipient that is no address.
     /// * [`Failure::Unknown`]: all bytes of the message were handed to the connection and then it broke, or no answer
     ///   came in time, or one that cannot be read. The relay may have taken it.

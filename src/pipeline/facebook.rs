@@ -31,6 +31,8 @@ use crate::store::{StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 
 const POLL: Duration = Duration::from_millis(500);
+/// Parked leads woken in one transaction: intake that arrives meanwhile waits for no more of them.
+const WAKE_MAX: usize = 1_000;
 /// How often parked leads are looked at for one that may find out whether a refused token works again.
 const PROBE_EVERY_MS: i64 = 3 * 60 * 60 * 1000;
 
@@ -149,6 +151,16 @@ impl FacebookLeads {
         self.shared.store.write(wake).await
     }
 
+    /// Wakes some of what was parked for want of a token that may serve now; whether there was any.
+    async fn wake_parked(&self, now_ms: i64) -> Result<bool, StoreError> {
+        if !self.shared.store.read()?.is_waking()? {
+            return Ok(false);
+        }
+        let wake = move |tables: &mut Tables<'_>| tables.wake_parked(WAKE_MAX, now_ms);
+        self.shared.store.write(wake).await?;
+        Ok(true)
+    }
+
     fn failed(&self, fetch: Fetch, failure: Failure) -> Found {
         let later = |error, wait: Option<Duration>, of| {
             let wait = wait.unwrap_or_else(|| self.pace.backoff());
@@ -202,6 +214,9 @@ impl Worker for FacebookLeads {
             return Ok(Step::Idle);
         }
         self.wake_for_probes(now_ms).await?;
+        if self.wake_parked(now_ms).await? {
+            return Ok(Step::Busy);
+        }
         let (mut found, mut fetches) = (Vec::new(), Vec::new());
         for (key, work) in Look::new(&self.shared, &self.pace)?.gather()? {
             match work {

@@ -1,5 +1,4 @@
-//! Reads reference data for tasks that must not be decided on a stale cache (R13), and wakes tasks when what they wait
-//! for is there.
+//! Reads reference data for tasks that must not be decided on a stale cache (R13).
 //!
 //! Pointed reads are coalesced by what they ask for, a few at a time, and not repeated within seconds.
 
@@ -148,21 +147,6 @@ impl<R: PointedRead> Lookout<R> {
         }
         Ok(())
     }
-
-    /// Wakes some of what was parked for want of a token that is there now (R28); whether there were any.
-    async fn wake_parked(&self) -> Result<bool, StoreError> {
-        if !self.shared.store.read()?.is_waking()? {
-            return Ok(false);
-        }
-        let now_ms = self.shared.clock.now_ms();
-        let woken = self
-            .shared
-            .store
-            .write(move |tables| tables.wake_parked(WAKE_MAX, now_ms));
-        woken.await?;
-        self.shared.store.signals().graph.notify_one();
-        Ok(true)
-    }
 }
 
 impl<R: PointedRead> Worker for Lookout<R> {
@@ -171,9 +155,6 @@ impl<R: PointedRead> Worker for Lookout<R> {
     }
 
     async fn step(&mut self) -> Result<Step, StepError> {
-        if self.wake_parked().await? {
-            return Ok(Step::Busy);
-        }
         let reference = self.shared.store.reference();
         let look = self.look(&reference)?;
         let idle = look.ready.is_empty() && look.needs.is_empty();

@@ -74,7 +74,7 @@ pub struct Waiting {
     pub reference: u64,
     /// Waiting for the Graph API.
     pub graph: u64,
-    /// Parked until an account's token changes.
+    /// Parked until an account's token changes; those whose token has changed wait for the Graph API.
     pub parked: u64,
 }
 
@@ -242,11 +242,9 @@ impl Tables<'_> {
         limit: usize,
         now_ms: i64,
     ) -> Result<usize, StoreError> {
-        let from = (&account, woken.seq, woken.change, &woken.campaign);
-        let to = (&account, u64::MAX, u32::MAX, &[0xff; 12]);
-        let range = (Bound::Excluded(from), Bound::Included(to));
         let mut keys = Vec::new();
-        for entry in self.parked.range(range)?.take(limit) {
+        let parked = self.parked.range(parked_after(&account, &woken))?;
+        for entry in parked.take(limit) {
             let (entry, _) = entry?;
             let (_, seq, change, campaign) = entry.value();
             keys.push(task_key((seq, change, campaign)));
@@ -392,12 +390,26 @@ impl Snapshot {
     /// # Errors
     /// When the store cannot be read.
     pub fn waiting(&self) -> Result<Waiting, StoreError> {
+        let woken_soon = self.to_be_woken()?;
         Ok(Waiting {
             timed: self.timed.len()?,
             reference: self.awaiting.len()?,
-            graph: self.graph.len()?,
-            parked: self.parked.len()?,
+            graph: self.graph.len()? + woken_soon,
+            parked: self.parked.len()? - woken_soon,
         })
+    }
+
+    /// How many parked tasks are to be woken: what they waited for is there, so that they are no longer parked but for
+    /// the table they stand in.
+    fn to_be_woken(&self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for entry in self.waking.iter()? {
+            let (account, woken) = entry?;
+            let account = *account.value();
+            let woken = task_key(woken.value());
+            count += self.parked.range(parked_after(&account, &woken))?.count() as u64;
+        }
+        Ok(count)
     }
 
     /// Every begun task and every outcome of a webhook.
@@ -452,6 +464,18 @@ fn due(table: &DueTable, now_ms: i64, limit: usize) -> Result<Vec<TaskKey>, Stor
         });
     }
     Ok(keys)
+}
+
+type Parked<'a> = (&'a [u8; 12], u64, u32, &'a [u8; 12]);
+
+/// The places of an account's parked tasks after one of them.
+fn parked_after<'a>(
+    account: &'a [u8; 12],
+    task: &'a TaskKey,
+) -> (Bound<Parked<'a>>, Bound<Parked<'a>>) {
+    let from = (account, task.seq, task.change, &task.campaign);
+    let to = (account, u64::MAX, u32::MAX, &[0xff; 12]);
+    (Bound::Excluded(from), Bound::Included(to))
 }
 
 fn task_key((seq, change, campaign): (u64, u32, &[u8; 12])) -> TaskKey {

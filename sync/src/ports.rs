@@ -91,8 +91,8 @@ pub enum Settlement {
     Own,
     /// The [`Known`] document is still there, as it is upstream now.
     Confirmed(RawDocumentBuf),
-    /// It was not upstream before, and somebody else's document is the one: found upstream, or claimed by another node that has not pushed it yet
-    /// (`document` absent).
+    /// It was not upstream before, and somebody else's document is the one: found upstream, or claimed by another node
+    /// that has not pushed it yet (`document` absent).
     Adopted {
         /// Its `_id`.
         id: ObjectId,

@@ -171,18 +171,9 @@ impl Bench {
     }
 
     async fn work(&mut self) {
-        let store = Arc::clone(&self.shared.store);
-        loop {
-            let mut pipeline = Pipeline::new(Arc::clone(&self.shared));
-            run_until_idle(&mut pipeline).await.unwrap();
-            run_until_idle(&mut self.leads).await.unwrap();
-            if !store.read().unwrap().is_waking().unwrap() {
-                return;
-            }
-            let now_ms = self.clock.now_ms();
-            let woken = store.write(move |tables| tables.wake_parked(1_000, now_ms));
-            woken.await.unwrap();
-        }
+        let mut pipeline = Pipeline::new(Arc::clone(&self.shared));
+        run_until_idle(&mut pipeline).await.unwrap();
+        run_until_idle(&mut self.leads).await.unwrap();
     }
 
     fn parked(&self) -> u64 {

@@ -9,14 +9,15 @@ use bson::oid::ObjectId;
 use inlet_sync::ports::ReplicaEvent;
 use redb::ReadableTableMetadata;
 
-use super::{ACCOUNT, ADA, Answers, Bench, NOW_MS, is_lead, put};
+use super::{ACCOUNT, ADA, Bench, NOW_MS, is_lead, put};
 use crate::clock::Clock;
+use crate::graph::{Graph, Options};
 use crate::model::{Ended, Method, Outcome, Reason, Selection, TaskKey, Webhook};
 use crate::pipeline::Pipeline;
-use crate::pipeline::lookout::Lookout;
+use crate::pipeline::facebook::FacebookLeads;
 use crate::store::tasks::{Task, WaitsFor};
 use crate::store::{StoreError, Tables};
-use crate::worker::{Step, Worker, run_until_idle};
+use crate::worker::{Step, Worker};
 
 /// A Facebook webhook with changes that are none of ours.
 async fn receive_changes(bench: &Bench, count: usize) -> u64 {
@@ -156,18 +157,32 @@ async fn a_new_token_wakes_all_that_is_parked_for_its_account_a_thousand_at_a_ti
     begun.await.unwrap();
     bench.import(vec![key_of(ACCOUNT)]).await;
     let waiting = || {
-        let waiting = store.read().unwrap().waiting().unwrap();
-        (waiting.parked, waiting.graph)
+        let snapshot = store.read().unwrap();
+        (
+            snapshot.parked.len().unwrap(),
+            snapshot.graph.len().unwrap(),
+        )
     };
     assert_eq!(waiting(), (2_501, 0));
-    let mut lookout = Lookout::new(Arc::clone(&bench.shared), bench.replica(), Answers(vec![]));
-    lookout.step().await.unwrap();
+    let told = || store.read().unwrap().waiting().unwrap();
+    assert_eq!(
+        (told().parked, told().graph),
+        (1, 2_500),
+        "as good as woken"
+    );
+    let graph = Arc::new(Graph::new(Options::default()).unwrap());
+    let mut leads = FacebookLeads::new(Arc::clone(&bench.shared), graph, Arc::default());
+    leads.step().await.unwrap();
     assert_eq!(waiting(), (1_501, 1_000));
     // Parked again for want of another token yet: it stays, or it would be woken for ever.
     let parked_again = store.write(|tables| park(tables, 1, ACCOUNT.bytes()));
     parked_again.await.unwrap();
-    run_until_idle(&mut lookout).await.unwrap();
+    leads.step().await.unwrap();
+    assert_eq!(waiting(), (502, 1_999));
+    assert_eq!((told().parked, told().graph), (2, 2_499));
+    leads.step().await.unwrap();
     assert_eq!(waiting(), (2, 2_499));
+    assert!(!store.read().unwrap().is_waking().unwrap());
 }
 
 fn park(tables: &mut Tables<'_>, seq: u64, account: [u8; 12]) -> Result<(), StoreError> {

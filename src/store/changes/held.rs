@@ -1,4 +1,5 @@
-//! Documents that are out of the change log: refused by MongoDB, damaged on disk, or waiting for another document (R36).
+//! Documents that are out of the change log: refused by MongoDB, damaged on disk, or waiting for another document
+//! (R36).
 //!
 //! A held document is in nobody's way but of those that refer to it. It keeps what it owes, and goes back into the log
 //! with all of it.

@@ -318,6 +318,7 @@ fn a_new_token_wakes_its_account_s_work_and_nobody_else_s() {
     park(1, ACCOUNT.bytes());
     park(2, [0xee; 12]);
     bench.renew(&bench.key(), "new");
+    assert!(bench.store.read().unwrap().is_waking().unwrap());
     bench.write(|tables| tables.wake_parked(10, NOW_MS).map(drop));
     let snapshot = bench.store.read().unwrap();
     assert!(!snapshot.has_parked(ACCOUNT).unwrap());
