@@ -24,7 +24,7 @@ const GROUP_WEBHOOKS_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Time for other work in one commit: intake that arrives meanwhile waits at most about this long more.
 const GROUP_WORK_TIME_MAX: Duration = Duration::from_millis(15);
-/// Senders at once from which on it is worth waiting for everybody: the processor is scarcer than the disk then.
+/// Senders at once from which on they are taken in two halves: the processor is scarcer than the disk then.
 const CROWD: usize = 200;
 /// How long a group waits for those whom the last one answered.
 const LINGER: Duration = Duration::from_millis(1);
@@ -208,7 +208,8 @@ impl Run {
 
     /// A commit costs nearly the same for one webhook as for many. Those who were answered by the last one send again
     /// while it lasts, so a moment's wait brings the group back to its size. Who is here and who was just answered are
-    /// about all senders there are: a crowd is waited for as a whole. A lone sender never waits.
+    /// about all senders there are; of a crowd, one half is committed while the other half's requests are being read. A
+    /// lone sender never waits.
     fn linger<'q>(
         &self,
         mut queue: MutexGuard<'q, Queue>,
@@ -219,7 +220,7 @@ impl Run {
         let wanted = if everybody < CROWD {
             last_intake
         } else {
-            everybody.min(GROUP_WEBHOOKS_MAX)
+            (everybody / 2).min(GROUP_WEBHOOKS_MAX)
         };
         if here >= wanted || here == 0 || !queue.work.is_empty() {
             return queue;
