@@ -151,8 +151,8 @@ impl From<Sent> for Receipt {
 }
 
 impl Timeouts {
-    /// The whole conversation: connection and greeting, STARTTLS, AUTH, MAIL, RCPT, DATA, the message, the answer to it,
-    /// and a last word.
+    /// The whole conversation: connection and greeting, STARTTLS, AUTH, MAIL, RCPT, DATA, the message, the answer to
+    /// it, and a last word.
     fn total(&self) -> Duration {
         self.connect + self.answer * 6 + self.transfer + self.acceptance + conversation::AFTERWARDS
     }
