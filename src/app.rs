@@ -2,6 +2,8 @@
 //!
 //! Sockets are bound and the store is opened before anything runs; shutdown is an argument.
 
+mod ways;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,10 +31,9 @@ use crate::intake::limits::{DiskReserve, Limits};
 use crate::intake::rate::RateLimit;
 use crate::intake::tls::Tls;
 use crate::intake::{Intake, Settings, server};
-use crate::model::Channel;
 use crate::notify::claims::{Alone, Claims};
 use crate::notify::deliveries::{self, Deliveries};
-use crate::notify::{NotSetUp, Watched, Way};
+use crate::notify::{NotSetUp, Way};
 use crate::pipeline::facebook::FacebookLeads;
 use crate::pipeline::freshness::Freshness;
 use crate::pipeline::lookout::Lookout;
@@ -43,6 +44,7 @@ use crate::store::reference::StoreReplica;
 use crate::tokens::{Renewer, Tokens};
 use crate::upstream::{self, Agreement, Heartbeat, Pointed, Pull, Push};
 use crate::worker::drive;
+use ways::Ways;
 
 /// How long a drain may take before the process ends all the same; what is stored is safe either way.
 const DRAIN_MAX: Duration = Duration::from_secs(25);
@@ -65,14 +67,6 @@ pub struct App {
     dedupe_window_ms: i64,
     ways: Ways,
     paused: bool,
-}
-
-/// The ways to notify representatives by.
-struct Ways {
-    email: NotSetUp,
-    sms: NotSetUp,
-    push: NotSetUp,
-    watched: Vec<Watched>,
 }
 
 struct Listeners {
@@ -126,7 +120,7 @@ impl App {
             .secret
             .as_ref()
             .map(|secret| Events::new(secret.expose().as_bytes(), Arc::clone(&shared.clock)));
-        let ways = ways(config);
+        let ways = Ways::new(config, &shared.clock);
         let live = Live {
             tokens: Arc::clone(&tokens),
             intake: Arc::clone(&intake),
@@ -268,21 +262,23 @@ impl App {
         claims: impl Claims,
     ) {
         let claims = Arc::new(claims);
-        let Ways {
-            email, sms, push, ..
-        } = &self.ways;
-        workers.spawn(drive(
-            self.deliveries(email.clone(), &claims),
-            stopped.clone(),
-        ));
-        workers.spawn(drive(
-            self.deliveries(sms.clone(), &claims),
-            stopped.clone(),
-        ));
-        workers.spawn(drive(
-            self.deliveries(push.clone(), &claims),
-            stopped.clone(),
-        ));
+        self.start_channel(&self.ways.email, &claims, workers, stopped);
+        self.start_channel(&self.ways.sms, &claims, workers, stopped);
+        self.start_channel(&self.ways.push, &claims, workers, stopped);
+    }
+
+    fn start_channel<W: Way + Clone>(
+        &self,
+        way: &Result<W, NotSetUp>,
+        claims: &Arc<impl Claims>,
+        workers: &mut JoinSet<()>,
+        stopped: &watch::Receiver<bool>,
+    ) {
+        let stopped = stopped.clone();
+        match way.clone() {
+            Ok(way) => workers.spawn(drive(self.deliveries(way, claims), stopped)),
+            Err(none) => workers.spawn(drive(self.deliveries(none, claims), stopped)),
+        };
     }
 
     fn deliveries<W: Way, C: Claims>(&self, way: W, claims: &Arc<C>) -> Deliveries<W, C> {
@@ -343,46 +339,11 @@ fn not_used_yet(config: &Config) -> Vec<&'static str> {
         &signatures.calltrackingmetrics,
         &signatures.clickfunnels,
     ];
-    let set = [
-        ("signatures", lists.iter().any(|list| !list.is_empty())),
-        ("smtp", config.smtp.url.is_some()),
-        ("twilio", config.twilio.account_sid.is_some()),
-        ("fcm", config.fcm.service_account.is_some()),
-    ];
+    let set = [("signatures", lists.iter().any(|list| !list.is_empty()))];
     set.into_iter()
         .filter(|(_, is_set)| *is_set)
         .map(|(key, _)| key)
         .collect()
-}
-
-/// The ways to notify by, as far as they are set up. A sender takes the place of its [`NotSetUp`] here.
-fn ways(config: &Config) -> Ways {
-    let missing = |is_set: bool, key: &str| match is_set {
-        false => format!("`{key}` is not set"),
-        true => format!("`{key}` is set, and this version does not use it yet"),
-    };
-    let way = |channel, why| NotSetUp { channel, why };
-    let email = missing(config.smtp.url.is_some(), "smtp.url");
-    let sms = missing(config.twilio.account_sid.is_some(), "twilio.account_sid");
-    let push = missing(config.fcm.service_account.is_some(), "fcm.service_account");
-    let ways = [
-        way(Channel::Email, email),
-        way(Channel::Sms, sms),
-        way(Channel::Push, push),
-    ];
-    let watched = ways.iter().map(|way| Watched {
-        channel: way.channel,
-        health: Arc::default(),
-        not_set_up: Some(way.why.clone()),
-    });
-    let watched = watched.collect();
-    let [email, sms, push] = ways;
-    Ways {
-        email,
-        sms,
-        push,
-        watched,
-    }
 }
 
 /// Opens the configured store.

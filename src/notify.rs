@@ -13,6 +13,7 @@ mod http;
 pub mod push;
 pub mod sms;
 pub mod template;
+pub mod ways;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -55,6 +56,10 @@ pub enum Failure {
     },
 }
 
+/// How long handing a message over takes at most, unless the way says otherwise. Senders have timeouts of their own,
+/// and come to an end within it.
+pub const SEND_MAX: Duration = Duration::from_secs(120);
+
 /// One way to reach a representative: what a sender is to the deliveries.
 pub trait Way: Send + Sync + 'static {
     /// All that is needed to hand it over once.
@@ -62,6 +67,11 @@ pub trait Way: Send + Sync + 'static {
 
     /// Which way it is.
     fn channel(&self) -> Channel;
+
+    /// How long [`Way::send`] may take; past it a message's outcome counts as unknown.
+    fn send_max(&self) -> Duration {
+        SEND_MAX
+    }
 
     /// Works out what to send. No I/O.
     ///

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::Config;
 use super::source::Settings;
 use crate::notify::email::EmailSender;
+use crate::notify::sms::SmsSender;
 
 /// Notes every mistake between keys.
 pub(super) fn all(config: &Config, settings: &mut Settings) {
@@ -102,6 +103,20 @@ fn notifications(config: &Config, settings: &mut Settings) {
             "write `smtps://user:password@host`, or `smtp://host:25` for a relay nearby",
         );
     }
+    let from = config.smtp.from.as_deref();
+    settings.require(
+        from.is_none_or(EmailSender::is_sender),
+        &["smtp.from"],
+        "`smtp.from` is no address that mail can be sent from",
+        "write `Leads <leads@example.com>`, or the address alone",
+    );
+    let sid = config.twilio.account_sid.as_deref();
+    settings.require(
+        sid.is_none_or(SmsSender::is_account_sid),
+        &["twilio.account_sid"],
+        "`twilio.account_sid` is not letters and digits alone",
+        "copy it from Twilio's console, where it begins with `AC`",
+    );
     settings.require(
         config.twilio.account_sid.is_some() == config.twilio.auth_token.is_some(),
         &["twilio.account_sid", "twilio.auth_token"],

@@ -29,8 +29,8 @@ impl Console {
         Ok(json!({ "deliveries": deliveries, "next": page.next.map(|number| number.to_string()) }))
     }
 
-    /// Sends a delivery again that failed, or whose outcome is unknown; one that was sent, here or by another node, only
-    /// with `force`. One that waits is tried at once.
+    /// Sends a delivery again that failed, or whose outcome is unknown; one that was sent, here or by another node,
+    /// only with `force`. One that waits is tried at once.
     ///
     /// # Errors
     /// When there is none of this id, it is being sent, it was sent, or the store cannot be written.

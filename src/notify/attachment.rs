@@ -170,6 +170,12 @@ impl Fetcher {
         })
     }
 
+    /// How much it fetches, and how long that may take.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Fetches the files one after the other. Each is asked for once: a mail about a lead does not wait for a file.
     pub async fn fetch_all(&self, links: &[Link]) -> Fetched {
         let end = Instant::now() + self.limits.all;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::Facts;
+use crate::fields::phone::{self, Home};
 use crate::model::notification::{Attachment, ReplyTo};
 
 /// Said where the campaign says nothing of its own, word for word as specified.
@@ -34,7 +35,7 @@ pub struct Email {
 /// An SMS, before its template is filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sms {
-    /// The number to send to, as it is written in the campaign or the user.
+    /// The number to send to: E.164 where the campaign's country lets it be known, else as it is written.
     pub to: String,
     /// A number or a messaging service of Twilio's.
     pub from: String,
@@ -88,12 +89,22 @@ pub fn sms(facts: &Facts) -> Result<Sms, String> {
     let from = details.and_then(|details| details.from.clone());
     let content = details.and_then(|details| details.content.clone());
     Ok(Sms {
-        to: to
-            .ok_or("the user has no phone number, and the campaign gives none")?
-            .to_owned(),
+        to: dialled(
+            to.ok_or("the user has no phone number, and the campaign gives none")?,
+            facts.campaign.country.as_deref(),
+        ),
         from: from.ok_or("the campaign's `sms_details` name no number to send from")?,
         body: content.unwrap_or_else(|| STANDARD_TEXT.to_owned()),
     })
+}
+
+/// A representative's number as people write it, as it is dialled from anywhere. With letters it is not a phone's but
+/// an address of Twilio's (`whatsapp:+1…`).
+fn dialled(number: &str, country: Option<&str>) -> String {
+    let home = country.and_then(Home::of_country);
+    let is_plain = !number.contains(char::is_alphabetic);
+    let phone = is_plain.then(|| phone::normalise(number, home)).flatten();
+    phone.map_or_else(|| number.to_owned(), |phone| phone.number)
 }
 
 /// The push about a lead.
@@ -136,6 +147,7 @@ mod tests {
         person.extend(user);
         let user = User::read(&person).unwrap();
         Facts {
+            delivery: "edge-1.0.d1".parse().unwrap(),
             lead: id(4),
             campaign: Arc::new(Campaign::read(&whole).unwrap()),
             tokens: user.fcm_tokens.clone(),
@@ -192,6 +204,18 @@ mod tests {
         assert!(nobody.contains("no phone number"), "{nobody}");
         let from_nowhere = sms(&facts(doc! { "notification_type": "only_send_sms" }, user));
         assert!(from_nowhere.unwrap_err().contains("sms_details"));
+    }
+
+    #[test]
+    fn a_number_is_dialled_as_from_abroad_where_its_country_is_known() {
+        assert_eq!(dialled("(415) 555-0111", Some("US")), "+14155550111");
+        assert_eq!(dialled("0171 2345678", Some("Germany")), "+491712345678");
+        assert_eq!(dialled("+46 70 123 45 67", None), "+46701234567");
+        assert_eq!(
+            dialled("whatsapp:+14155550111", Some("US")),
+            "whatsapp:+14155550111"
+        );
+        assert_eq!(dialled("n/a", Some("US")), "n/a");
     }
 
     #[test]

@@ -30,8 +30,6 @@ mod tests;
 
 /// Messages of one channel under way at once.
 const CONCURRENT_MAX: usize = 8;
-/// A sender has timeouts of its own; one that forgot itself ends here, its outcome unknown.
-const SEND_MAX: Duration = Duration::from_secs(120);
 /// How long other nodes are asked, before a message is sent without their consent (R26).
 const CLAIM_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long the worker sleeps when nothing tells it to wake.
@@ -197,11 +195,13 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
 
     async fn hand_over(&self, outgoing: Outgoing<W::Message>) -> Answer {
         let sent = self.way.send(outgoing.message);
-        let guarded = AssertUnwindSafe(tokio::time::timeout(SEND_MAX, sent)).catch_unwind();
+        // A sender has timeouts of its own; one that forgot itself ends here.
+        let within = self.way.send_max();
+        let guarded = AssertUnwindSafe(tokio::time::timeout(within, sent)).catch_unwind();
         let handed = match guarded.await {
             Ok(Ok(handed)) => Some(handed),
             Ok(Err(_)) => {
-                let detail = format!("no answer within {SEND_MAX:?}");
+                let detail = format!("no answer within {within:?}");
                 Some(Err(Failure::Unknown { detail }).into())
             }
             Err(_) => None,

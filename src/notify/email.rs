@@ -25,9 +25,6 @@ use relay::{Encryption, Relay};
 
 pub use relay::UrlError;
 
-/// Subject and content where a campaign has no text of its own (inbound-webhooks.md, `sendNotificationToRep`).
-pub const STANDARD_TEXT: &str = "A new Inbound lead has been assigned to you.";
-
 /// Hands messages to one relay. Cheap to share behind a reference.
 pub struct EmailSender {
     relay: Relay,
@@ -59,7 +56,7 @@ pub struct Options {
     pub fetcher: Fetcher,
 }
 
-/// How long the parts of a conversation may take. All together a message without attachments takes at most some six
+/// How long the parts of a conversation may take. All together a message without attachments takes at most some seven
 /// minutes; one that goes well, a second.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
@@ -153,6 +150,14 @@ impl From<Sent> for Receipt {
     }
 }
 
+impl Timeouts {
+    /// The whole conversation: connection and greeting, STARTTLS, AUTH, MAIL, RCPT, DATA, the message, the answer to
+    /// it, and a last word.
+    fn total(&self) -> Duration {
+        self.connect + self.answer * 6 + self.transfer + self.acceptance + conversation::AFTERWARDS
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -192,6 +197,18 @@ impl EmailSender {
     /// [`UrlError`] says what is wrong and names no secret.
     pub fn check_url(url: &str) -> Result<(), UrlError> {
         Relay::parse(url).map(drop)
+    }
+
+    /// Whether `from` can be an `smtp.from`.
+    #[must_use]
+    pub fn is_sender(from: &str) -> bool {
+        mailbox::parse(from).is_some()
+    }
+
+    /// How long [`EmailSender::send`] takes at most: every part at the end of its patience, attachments included.
+    #[must_use]
+    pub fn send_max(&self) -> Duration {
+        self.fetcher.limits().all + self.timeouts.total()
     }
 
     /// Sends one message, once.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::fields;
 use crate::model::identity::derived_hash;
-use crate::model::{Campaign, Channel, Person, Reading, User};
+use crate::model::{Campaign, Channel, DeliveryId, Person, Reading, User};
 use crate::platforms;
 use crate::store::deliveries::Delivery;
 use crate::store::documents::Stored;
@@ -21,6 +21,8 @@ use crate::store::{Identity, Snapshot, StoreError};
 /// A lead, its campaign, its representative.
 #[derive(Debug, Clone)]
 pub struct Facts {
+    /// Which delivery it is for.
+    pub delivery: DeliveryId,
     /// The lead's `_id` upstream.
     pub lead: ObjectId,
     /// The campaign.
@@ -81,6 +83,7 @@ impl Sources<'_> {
             known = values(person.unwrap_or_default(), &body, campaign, user);
         }
         Ok(Ok(Facts {
+            delivery: self.id(number),
             lead: lead.settled_id(),
             campaign: Arc::clone(campaign),
             user: user.clone(),
@@ -90,6 +93,14 @@ impl Sources<'_> {
             at_ms: delivery.created_at_ms,
             message_id: message_id(self.identity, number, delivery.copies),
         }))
+    }
+
+    fn id(&self, number: u64) -> DeliveryId {
+        DeliveryId {
+            node: self.identity.node.clone(),
+            epoch: self.identity.epoch,
+            number,
+        }
     }
 
     fn alive(&self, tokens: Vec<String>) -> Result<Vec<String>, StoreError> {

@@ -80,22 +80,19 @@ pub enum OptionsError {
     /// `base_url` is no address that can be asked.
     #[error("fcm.base_url is no http or https address")]
     Url,
-    /// The service account's key file cannot be used.
-    #[error("fcm.service_account: {0}")]
-    KeyFile(#[from] KeyFileError),
     /// TLS could not be set up; most often the machine has no root certificates.
     #[error("the FCM client cannot be set up")]
     Client(#[from] reqwest::Error),
 }
 
 impl PushSender {
-    /// Reads the key file and builds the client; nothing is sent yet.
+    /// Builds the client; nothing is sent or read yet. While the key file is of no use, messages are unavailable, and
+    /// say why: it may be mended in its place.
     ///
     /// # Errors
-    /// [`OptionsError`] names the option that is wrong, and what is wrong with a key file without repeating any of it.
+    /// [`OptionsError`] names the option that is wrong.
     pub fn new(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OptionsError> {
         let base = http::base_url(&options.base_url).ok_or(OptionsError::Url)?;
-        ServiceAccount::load(&options.service_account)?;
         let client = http::client(options.connect_timeout, options.timeout).build()?;
         Ok(Self {
             tokens: AccessTokens::new(client.clone(), options.service_account, clock),

@@ -85,6 +85,12 @@ impl SmsSender {
         })
     }
 
+    /// Whether `sid` can be a `twilio.account_sid`: it becomes part of an address.
+    #[must_use]
+    pub fn is_account_sid(sid: &str) -> bool {
+        !sid.is_empty() && sid.chars().all(|c| c.is_ascii_alphanumeric())
+    }
+
     /// Hands one SMS over; the receipt's id is Twilio's `sid` of it.
     ///
     /// # Errors
@@ -136,7 +142,7 @@ impl fmt::Debug for Options {
 
 fn messages_url(options: &Options) -> Result<Url, OptionsError> {
     let sid = options.account_sid.as_str();
-    if sid.is_empty() || !sid.chars().all(|c| c.is_ascii_alphanumeric()) {
+    if !SmsSender::is_account_sid(sid) {
         return Err(OptionsError::AccountSid);
     }
     let mut url = http::base_url(&options.base_url).ok_or(OptionsError::Url)?;

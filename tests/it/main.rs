@@ -17,6 +17,7 @@ mod facebook;
 mod harness;
 mod live;
 mod mail;
+mod notify;
 mod outage;
 mod people;
 mod platforms;

@@ -22,6 +22,7 @@ pub(crate) mod node;
 pub(crate) mod outcomes;
 pub(crate) mod port;
 pub(crate) mod process;
+pub(crate) mod providers;
 pub(crate) mod reference;
 pub(crate) mod scene;
 pub(crate) mod scripted;

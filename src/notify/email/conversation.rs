@@ -30,6 +30,8 @@ const PIECE_BYTES: usize = 64 << 10;
 const GOODBYE: Duration = Duration::from_secs(1);
 /// A relay that closes the connection in the middle of a message may have said why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What the two may add to a conversation.
+pub(super) const AFTERWARDS: Duration = GOODBYE.saturating_add(LAST_WORDS);
 /// A relay's text is cut there (characters).
 const ANSWER_CHARS_MAX: usize = 500;
 

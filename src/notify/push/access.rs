@@ -126,5 +126,5 @@ impl fmt::Debug for Access {
 }
 
 fn unusable(error: &KeyFileError) -> Failure {
-    http::unavailable(format!("{error}; mend the file of `fcm.service_account`"))
+    http::unavailable(error.with_remedy())
 }

@@ -58,6 +58,14 @@ pub enum KeyFileError {
     Key(#[from] KeyError),
 }
 
+impl KeyFileError {
+    /// What is wrong, and what to do about it.
+    #[must_use]
+    pub fn with_remedy(&self) -> String {
+        format!("{self}; mend the file of `fcm.service_account`")
+    }
+}
+
 /// Claims of an assertion (platforms.md 11).
 #[derive(Serialize)]
 struct Claims<'a> {

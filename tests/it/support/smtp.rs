@@ -70,6 +70,8 @@ pub(crate) enum Act {
     Hang,
     /// The message is taken, and then the connection breaks without an answer (only at the dot).
     TakeAndBreak,
+    /// The message is taken, and nobody ever answers (only at the dot).
+    TakeAndHang,
     /// As usual.
     GoOn,
 }
@@ -154,6 +156,11 @@ impl Smtp {
     /// What it does at the next times that `step` is reached; afterwards it goes on as usual.
     pub(crate) fn script(&self, step: Step, acts: impl IntoIterator<Item = Act>) {
         self.state().scripts.entry(step).or_default().extend(acts);
+    }
+
+    /// Steps that no session has come to yet.
+    pub(crate) fn unmet(&self) -> usize {
+        self.state().scripts.values().map(VecDeque::len).sum()
     }
 
     /// The messages it took.

@@ -170,6 +170,10 @@ impl Session {
                 self.take(taken);
                 Err(broken())
             }
+            Act::TakeAndHang => {
+                self.take(taken);
+                std::future::pending().await
+            }
             act => {
                 if let Act::Say(answer) | Act::SayAndBreak(answer) = act
                     && answer.starts_with('2')
@@ -214,7 +218,7 @@ impl Session {
                 self.say(answer).await?;
                 Err(broken())
             }
-            Act::Hang => std::future::pending().await,
+            Act::Hang | Act::TakeAndHang => std::future::pending().await,
             Act::Break | Act::TakeAndBreak => Err(broken()),
             Act::GoOn => Ok(true),
         }

@@ -1,0 +1,149 @@
+//! Push: the same message to each of the representative's devices. One that took it is enough.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::model::Channel;
+use crate::notify::facts::Facts;
+use crate::notify::push::{Failure as NotPushed, Message, PushSender};
+use crate::notify::{Failure, Handed, Receipt, Way, content};
+
+/// Devices of one user asked at once.
+const CONCURRENT_MAX: usize = 8;
+/// After this no further device is begun with: each may take a minute, and the deliveries wait for two.
+const BEGIN_MAX: Duration = Duration::from_secs(45);
+
+/// Notifies by push messages.
+#[derive(Debug, Clone)]
+pub struct ByPush {
+    sender: Arc<PushSender>,
+}
+
+impl ByPush {
+    /// By this sender.
+    #[must_use]
+    pub fn new(sender: PushSender) -> Self {
+        let sender = Arc::new(sender);
+        Self { sender }
+    }
+}
+
+impl Way for ByPush {
+    type Message = content::Push;
+
+    fn channel(&self) -> Channel {
+        Channel::Push
+    }
+
+    fn render(&self, facts: &Facts) -> Result<content::Push, String> {
+        content::push(facts)
+    }
+
+    async fn send(&self, push: content::Push) -> Handed {
+        let end = Instant::now() + BEGIN_MAX;
+        let mut tally = Tally::default();
+        for tokens in push.tokens.chunks(CONCURRENT_MAX) {
+            // Who is away for these is away for the others.
+            if tally.is_away() || Instant::now() >= end {
+                tally.unasked = true;
+                break;
+            }
+            let asked = tokens.iter().map(|token| self.push_to(token, &push));
+            for (token, outcome) in tokens.iter().zip(join_all(asked).await) {
+                tally.add(token, outcome);
+            }
+        }
+        tally.total()
+    }
+}
+
+impl ByPush {
+    async fn push_to(&self, token: &str, push: &content::Push) -> Result<Receipt, NotPushed> {
+        let message = Message {
+            token: token.to_owned(),
+            title: push.title.clone(),
+            body: push.body.clone(),
+            data: push.data.clone(),
+        };
+        self.sender.send(&message).await
+    }
+}
+
+/// What the devices come to, all together.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    taken: Option<Receipt>,
+    trouble: Option<Failure>,
+    gone: Vec<String>,
+    last_words: String,
+    /// Whether devices are left that nobody asked.
+    unasked: bool,
+}
+
+impl Tally {
+    /// One device more.
+    pub(super) fn add(&mut self, token: &str, outcome: Result<Receipt, NotPushed>) {
+        match outcome {
+            Ok(receipt) => drop(self.taken.get_or_insert(receipt)),
+            Err(NotPushed::DeviceGone { detail }) => {
+                self.gone.push(token.to_owned());
+                self.last_words = detail;
+            }
+            Err(NotPushed::NotTaken(failure)) => {
+                self.trouble = Some(match self.trouble.take() {
+                    Some(trouble) => worse(trouble, failure),
+                    None => failure,
+                });
+            }
+        }
+    }
+
+    fn is_away(&self) -> bool {
+        matches!(self.trouble, Some(Failure::Unavailable { .. }))
+    }
+
+    /// Taken by one is taken. Else whatever leads to another try comes first: a device that is away keeps no other from
+    /// being asked again, but one that says no for good does not end it for those that are away.
+    pub(super) fn total(self) -> Handed {
+        let outcome = match (self.taken, self.trouble) {
+            (Some(receipt), _) => Ok(receipt),
+            (None, Some(trouble)) => Err(trouble),
+            (None, None) if self.unasked => Err(Failure::Unavailable {
+                detail: "not every device could be asked in time".to_owned(),
+                retry_after: None,
+            }),
+            (None, None) => Err(Failure::Refused {
+                detail: format!("the user has no device any more: {}", self.last_words),
+            }),
+        };
+        Handed {
+            outcome,
+            dead_tokens: self.gone,
+        }
+    }
+}
+
+/// Of two reasons the one that leaves more to hope for; the longer wait of two.
+fn worse(one: Failure, other: Failure) -> Failure {
+    match (one, other) {
+        (
+            Failure::Unavailable {
+                detail,
+                retry_after: first,
+            },
+            Failure::Unavailable {
+                retry_after: second,
+                ..
+            },
+        ) => Failure::Unavailable {
+            detail,
+            retry_after: first.max(second),
+        },
+        (away @ Failure::Unavailable { .. }, _) | (_, away @ Failure::Unavailable { .. }) => away,
+        (unknown @ Failure::Unknown { .. }, _) | (_, unknown @ Failure::Unknown { .. }) => unknown,
+        (refused, _) => refused,
+    }
+}
