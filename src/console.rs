@@ -3,6 +3,9 @@
 //!
 //! Answers are JSON values: this is the one place that gives them their shape (interface.md).
 
+mod jobs;
+mod silent;
+
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,6 +19,7 @@ use crate::health::Health;
 use crate::intake::Intake;
 use crate::intake::limits::Refusal;
 use crate::model::{Outcome, Reason, TaskKey, WebhookId};
+use crate::schedule::Latest;
 use crate::store::changes::Held;
 use crate::store::documents::Collection;
 use crate::store::listing::{Filter, Listed};
@@ -53,6 +57,8 @@ pub struct Live {
     pub graph: Arc<Health>,
     /// Asks for a complete pull.
     pub pull: Option<inlet_sync::PullNow>,
+    /// The last sign of life upstream, unless stand-alone.
+    pub heartbeat: Option<Arc<Latest>>,
     /// When the node started, milliseconds since the epoch.
     pub started_at_ms: i64,
 }
@@ -114,6 +120,8 @@ impl Console {
             "sync": self.sync(&snapshot)?,
             "reference": reference,
             "store": self.file(),
+            "silent": silent::campaigns(&self.store, &snapshot, self.clock.now_ms())?,
+            "jobs": jobs::all(&snapshot, self.live.as_ref())?,
             "refused": self.live.as_ref().map(refused),
             "dependencies": self.live.as_ref().map(dependencies),
         }))

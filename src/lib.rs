@@ -14,6 +14,7 @@ pub mod graph;
 pub mod notify;
 pub mod pipeline;
 
+pub mod schedule;
 pub mod upstream;
 
 pub mod admin;

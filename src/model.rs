@@ -2,6 +2,7 @@
 //!
 //! Must not know: where any of it is stored, sent or received. No I/O, no clock, no store, no MongoDB.
 
+pub mod activity;
 pub mod identity;
 pub mod lead_data;
 pub mod outcome;
@@ -10,6 +11,7 @@ pub mod reference;
 pub mod submission;
 pub mod webhook;
 
+pub use activity::{Activity, Silence};
 pub use identity::derived_id;
 pub use outcome::{Ended, Outcome, Reason, TaskKey};
 pub use person::{Address, ContactType, Country, Person, Phone};

@@ -26,7 +26,7 @@ use crate::model::{TaskKey, Webhook};
 use crate::store::{Snapshot, Store, StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 use freshness::Freshness;
-use prepare::{Desk, Prepared};
+use prepare::{Desk, Heard, Prepared};
 pub use settle::{Limits, Settling};
 
 /// Tasks in one transaction: enough to share its fsyncs, few enough to keep it short.
@@ -88,10 +88,17 @@ impl Worker for Pipeline {
 
 /// Tasks prepared for one transaction.
 struct Batch {
-    due: Vec<(TaskKey, Prepared)>,
+    due: Vec<Looked>,
     /// Webhooks at first sight, those right after `cursor`.
-    fresh: Vec<(TaskKey, Prepared)>,
+    fresh: Vec<Looked>,
     cursor: u64,
+}
+
+/// What looking at a task has come to.
+struct Looked {
+    key: TaskKey,
+    prepared: Prepared,
+    heard: Option<Heard>,
 }
 
 impl Batch {
@@ -100,13 +107,13 @@ impl Batch {
         let desk = Desk::new(shared);
         let mut due = Vec::new();
         for key in snapshot.due(shared.clock.now_ms(), BATCH_MAX / 2)? {
-            due.push((key, due_task(&snapshot, &desk, key)?));
+            due.push(due_task(&snapshot, &desk, key)?);
         }
         let cursor = snapshot.cursor()?;
         let webhooks = snapshot.webhooks_after(cursor, BATCH_MAX - due.len())?;
         let fresh = webhooks
             .into_iter()
-            .map(|(seq, webhook)| (TaskKey::webhook(seq), first_look(&desk, seq, webhook)));
+            .map(|(seq, webhook)| first_look(&desk, seq, webhook));
         Ok(Self {
             due,
             fresh: fresh.collect(),
@@ -121,34 +128,63 @@ impl Batch {
     /// A commit whose outcome was unknown may have settled all this already: a task is settled only while it waits, and
     /// webhooks only while the cursor stands before them.
     fn settle(self, tables: &mut Tables<'_>, settling: &Settling) -> Result<(), StoreError> {
-        for (key, prepared) in self.due {
-            if tables.task(key)?.is_some() {
-                settling.settle(tables, key, prepared)?;
+        for looked in self.due {
+            if tables.task(looked.key)?.is_some() {
+                looked.settle(tables, settling)?;
             }
         }
-        let Some(last) = self.fresh.last().map(|(key, _)| key.seq) else {
+        let Some(last) = self.fresh.last().map(|looked| looked.key.seq) else {
             return Ok(());
         };
         if tables.cursor()? != self.cursor {
             return Ok(());
         }
-        for (key, prepared) in self.fresh {
-            settling.settle(tables, key, prepared)?;
+        for looked in self.fresh {
+            looked.settle(tables, settling)?;
         }
         tables.set_cursor(last)
     }
 }
 
-fn first_look(desk: &Desk<'_>, seq: u64, webhook: Result<Webhook, StoreError>) -> Prepared {
+impl Looked {
+    fn at(desk: &Desk<'_>, key: TaskKey, webhook: &Webhook, prepared: Prepared) -> Self {
+        Self {
+            key,
+            heard: desk.heard(webhook, &prepared),
+            prepared,
+        }
+    }
+
+    fn unread(key: TaskKey, dead: Prepared) -> Self {
+        Self {
+            key,
+            prepared: dead,
+            heard: None,
+        }
+    }
+
+    fn settle(self, tables: &mut Tables<'_>, settling: &Settling) -> Result<(), StoreError> {
+        if let Some(heard) = self.heard {
+            tables.heard(heard.campaign, heard.arrived_at_ms);
+        }
+        settling.settle(tables, self.key, self.prepared)
+    }
+}
+
+fn first_look(desk: &Desk<'_>, seq: u64, webhook: Result<Webhook, StoreError>) -> Looked {
+    let key = TaskKey::webhook(seq);
     match webhook {
-        Ok(webhook) => desk.webhook(seq, &webhook),
-        Err(error) => Prepared::dead(&error),
+        Ok(webhook) => Looked::at(desk, key, &webhook, desk.webhook(seq, &webhook)),
+        Err(error) => Looked::unread(key, Prepared::dead(&error)),
     }
 }
 
 /// A task that was begun before: its webhook is read again.
-fn due_task(snapshot: &Snapshot, desk: &Desk<'_>, key: TaskKey) -> Result<Prepared, StoreError> {
-    Ok(due_webhook(snapshot, key)?.map_or_else(|dead| dead, |webhook| desk.task(key, &webhook)))
+fn due_task(snapshot: &Snapshot, desk: &Desk<'_>, key: TaskKey) -> Result<Looked, StoreError> {
+    Ok(match due_webhook(snapshot, key)? {
+        Ok(webhook) => Looked::at(desk, key, &webhook, desk.task(key, &webhook)),
+        Err(dead) => Looked::unread(key, dead),
+    })
 }
 
 /// The webhook of a task begun before, or the task's end where the webhook cannot be read any more.

@@ -27,6 +27,8 @@ fn render(status: &Value) -> String {
         tally("outcome", status, "/outcomes"),
         tally("ignored because", status, "/reasons"),
         sync::facts(status.get("sync").unwrap_or(&Value::Null)),
+        silent(status),
+        jobs(status),
         dependencies(status),
     ];
     let shown: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
@@ -62,6 +64,42 @@ fn tally(what: &str, status: &Value, pointer: &str) -> String {
     table::grid(&[what, "count"], rows)
 }
 
+fn silent(status: &Value) -> String {
+    let row = |campaign: &Value| {
+        vec![
+            cell(campaign, "/name"),
+            cell(campaign, "/campaign"),
+            time(campaign, "/since_ms"),
+            lasting(campaign, "/usual_ms"),
+        ]
+    };
+    let rows: Vec<_> = table::items(status, "/silent").iter().map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    table::grid(
+        &["silent campaign", "id", "since", "longest pause before"],
+        rows,
+    )
+}
+
+fn jobs(status: &Value) -> String {
+    let row = |(name, job): (&String, &Value)| {
+        vec![
+            table::harmless(name),
+            time(job, "/last_ms"),
+            lasting(job, "/duration_ms"),
+            time(job, "/next_ms"),
+            cell(job, "/result"),
+        ]
+    };
+    let rows: Vec<_> = table::members(status, "/jobs").map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    table::grid(&["job", "last run", "took", "next run", "result"], rows)
+}
+
 fn dependencies(status: &Value) -> String {
     let row = |(name, health): (&String, &Value)| {
         vec![
@@ -91,6 +129,8 @@ mod tests {
             "outcomes": {"lead": 7, "dead_letter": 1},
             "reference": {"facebook.keys": 2},
             "sync": {"mode": "poll", "reachable": false, "last_error": "refused"},
+            "silent": [{"campaign": "c1", "name": "Spring", "since_ms": 0, "usual_ms": 3_600_000}],
+            "jobs": {"retention": {"last_ms": 0, "duration_ms": 1_500, "next_ms": 3_600_000, "result": "removed 2"}},
             "dependencies": {"graph": {"state": "waiting", "last_error": "429"}},
         }));
         for line in [
@@ -101,6 +141,8 @@ mod tests {
             "facebook keys  2",
             "dead_letter  1",
             "graph       waiting  429",
+            "Spring           c1  1970-01-01T00:00:00.000Z  1h",
+            "1970-01-01T00:00:00.000Z  1s 500ms  1970-01-01T01:00:00.000Z  removed 2",
         ] {
             assert!(shown.contains(line), "no `{line}` in\n{shown}");
         }

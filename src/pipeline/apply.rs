@@ -7,13 +7,13 @@ use redb::ReadableTable;
 use super::contact;
 use super::plan::{
     Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, RepeatMessage, identify,
-    plan,
+    identify_as_of, plan,
 };
 use super::prepare::Draft;
 use super::settle::Settling;
 use crate::model::{Outcome, TaskKey};
 use crate::store::changes::Change;
-use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored};
+use crate::store::documents::{Adopted, Collection, ContactKeys, LeadFacts, Links, Stored};
 use crate::store::{StoreError, Tables};
 
 /// Makes the lead, or finds it made.
@@ -32,10 +32,14 @@ pub(super) fn lead(
         }
         gathered => gathered?,
     };
+    let identity = match &repeated {
+        Some(repeated) => repeated.identity.clone(),
+        None => identity,
+    };
     match plan(draft, &identity, &facts, &settling.identity.node) {
         Plan::Repeat { of, news } => {
-            if let (Some(news), Some(lead_row)) = (news, repeated) {
-                write_news(tables, draft, news, &facts, lead_row)?;
+            if let (Some(news), Some(repeated)) = (news, repeated) {
+                write_news(tables, key, draft, *news, &facts, &repeated)?;
             }
             Ok(Outcome::Duplicate { of })
         }
@@ -48,27 +52,33 @@ pub(super) fn lead(
     }
 }
 
-/// Reads what the decision depends on; also the row of the lead that is repeated.
+/// The lead that a draft repeats.
+struct Repeated {
+    /// Where it is, or was before it was removed (R41).
+    row: u64,
+    identity: LeadIdentity,
+}
+
+/// Reads what the decision depends on; also the lead that is repeated.
 fn gather(
     tables: &Tables<'_>,
     draft: &Draft,
     identity: &LeadIdentity,
     settling: &Settling,
-) -> Result<(Option<u64>, Facts), StoreError> {
+) -> Result<(Option<Repeated>, Facts), StoreError> {
     let mut facts = Facts::default();
-    let repeated = repeated_row(tables, draft, identity, settling)?;
-    let contact = match repeated {
-        Some(row) => {
-            let lead = tables.document(Collection::Leads.row(row))?;
-            let fields_hash = lead.lead.map_or([0; 32], |facts| facts.fields_hash);
-            facts.repeated = Some(KnownLead {
-                id: lead.settled_id().bytes(),
-                fields_hash,
-            });
-            lead.links.contact
-        }
-        None => contact_row(tables, draft)?,
+    let repeated = repeated(tables, draft, identity, settling)?;
+    let kept = match &repeated {
+        Some(repeated) => tables.kept_lead(repeated.row)?,
+        None => None,
     };
+    let contact = match (&repeated, &kept) {
+        (Some(_), Some(lead)) => lead.links.contact,
+        _ => contact_row(tables, draft)?,
+    };
+    if let Some(repeated) = &repeated {
+        facts.repeated = Some(known_lead(tables, repeated, kept)?);
+    }
     if let Some(row) = contact {
         facts.contact = Some(known_contact(tables, row)?);
         facts.has_conversation = tables.conversations.get(row)?.is_some();
@@ -78,25 +88,54 @@ fn gather(
     Ok((repeated, facts))
 }
 
-fn repeated_row(
+fn known_lead(
+    tables: &Tables<'_>,
+    repeated: &Repeated,
+    kept: Option<Stored>,
+) -> Result<KnownLead, StoreError> {
+    Ok(match kept {
+        Some(lead) => KnownLead {
+            id: lead.settled_id().bytes(),
+            fields_hash: Some(lead.lead.map_or([0; 32], |facts| facts.fields_hash)),
+        },
+        None => KnownLead {
+            id: tables.departed_id(repeated.identity.id.bytes())?,
+            fields_hash: None,
+        },
+    })
+}
+
+fn repeated(
     tables: &Tables<'_>,
     draft: &Draft,
     identity: &LeadIdentity,
     settling: &Settling,
-) -> Result<Option<u64>, StoreError> {
-    let same_id = tables
-        .keys
-        .get(&identity.id.bytes())?
-        .map(|row| row.value());
-    let (Some(first_copy), None) = (&identity.first_copy, same_id) else {
-        return Ok(same_id);
+) -> Result<Option<Repeated>, StoreError> {
+    let same_id = tables.keys.get(&identity.id.bytes())?;
+    if let Some(row) = same_id {
+        return Ok(Some(Repeated {
+            row: row.value(),
+            identity: identity.clone(),
+        }));
+    }
+    let Some(first_copy) = &identity.first_copy else {
+        return Ok(None);
     };
     let Some(copy) = tables.first_copies.get(first_copy)? else {
         return Ok(None);
     };
     let (arrived_at_ms, row) = copy.value();
     let apart_ms = u128::from(draft.arrived_at_ms.abs_diff(arrived_at_ms));
-    Ok((apart_ms <= settling.limits.dedupe_window.as_millis()).then_some(row))
+    if apart_ms > settling.limits.dedupe_window.as_millis() {
+        return Ok(None);
+    }
+    let identity = identify_as_of(draft, arrived_at_ms);
+    // A lead that was remembered anew has another row than at first.
+    let newest = tables.keys.get(&identity.id.bytes())?;
+    Ok(Some(Repeated {
+        row: newest.map_or(row, |row| row.value()),
+        identity,
+    }))
 }
 
 /// By e-mail, else by phone (R20).
@@ -145,29 +184,37 @@ fn write_new(
         conversation: Some(conversation),
         room: Some(room),
     };
-    add(
+    let message = add(
         tables,
         Collection::Messages,
         Stored::new([0; 12], &new.message).with_links(links),
     )?;
-    if let Some(deal) = new.deal {
-        let links = Links {
-            contact,
-            lead: Some(lead),
-            ..Links::default()
-        };
-        add(
-            tables,
-            Collection::Deals,
-            Stored::new([0; 12], &deal).with_links(links),
-        )?;
-    }
+    let deal = match new.deal {
+        Some(deal) => add_deal(tables, contact, lead, &deal)?,
+        None => 0,
+    };
+    tables.families.insert((owner, lead), (message, deal))?;
     if let Some(user) = new.user {
         tables
             .last_users
             .insert(&draft.campaign.id.bytes(), &user.bytes())?;
     }
     Ok(())
+}
+
+fn add_deal(
+    tables: &mut Tables<'_>,
+    contact: Option<u64>,
+    lead: u64,
+    body: &RawDocument,
+) -> Result<u64, StoreError> {
+    let links = Links {
+        contact,
+        lead: Some(lead),
+        ..Links::default()
+    };
+    let deal = Stored::new([0; 12], body).with_links(links);
+    add(tables, Collection::Deals, deal)
 }
 
 fn write_lead(
@@ -179,7 +226,29 @@ fn write_lead(
     body: &RawDocument,
 ) -> Result<u64, StoreError> {
     let id = identity.id.bytes();
-    let mut lead = Stored::new(id, body).with_links(Links {
+    let row = add(
+        tables,
+        Collection::Leads,
+        lead_at_rest(key, draft, identity, contact, body),
+    )?;
+    let taken = tables.keys.insert(&id, row)?.is_some();
+    assert!(!taken, "lead {} was about to be made twice", identity.id);
+    if let Some(first_copy) = &identity.first_copy {
+        tables
+            .first_copies
+            .insert(first_copy, (draft.arrived_at_ms, row))?;
+    }
+    Ok(row)
+}
+
+fn lead_at_rest(
+    key: TaskKey,
+    draft: &Draft,
+    identity: &LeadIdentity,
+    contact: Option<u64>,
+    body: &RawDocument,
+) -> Stored {
+    let mut lead = Stored::new(identity.id.bytes(), body).with_links(Links {
         contact,
         ..Links::default()
     });
@@ -189,15 +258,7 @@ fn write_lead(
         without_id: identity.first_copy.is_some(),
         arrived_at_ms: draft.arrived_at_ms,
     });
-    let row = add(tables, Collection::Leads, lead)?;
-    let taken = tables.keys.insert(&id, row)?.is_some();
-    assert!(!taken, "lead {} was about to be made twice", identity.id);
-    if let Some(first_copy) = &identity.first_copy {
-        tables
-            .first_copies
-            .insert(first_copy, (draft.arrived_at_ms, row))?;
-    }
-    Ok(row)
+    lead
 }
 
 /// Writes the contact's plan; returns its row.
@@ -312,20 +373,46 @@ fn conversation_of(tables: &Tables<'_>, owner: u64) -> Result<(u64, u64), StoreE
 
 fn write_news(
     tables: &mut Tables<'_>,
+    key: TaskKey,
     draft: &Draft,
     news: News,
     facts: &Facts,
-    lead: u64,
+    repeated: &Repeated,
 ) -> Result<(), StoreError> {
-    let contact = facts.contact.as_ref().map(|known| known.row);
-    if let (contact::Plan::Merge { body, keys }, Some(row)) = (news.contact, contact) {
-        merge_contact(tables, row, &body, keys.clone())?;
-        index_contact(tables, draft, &keys, row)?;
-    }
+    let known = facts.contact.as_ref().map(|known| known.row);
+    let contact = write_contact(tables, draft, news.contact, facts)?.or(known);
+    let lead = match news.remembered {
+        Some(remembered) => {
+            let id = facts.repeated.as_ref().map(|known| known.id);
+            let stored = lead_at_rest(key, draft, &repeated.identity, contact, &remembered.lead);
+            let lead = remember(tables, stored, id, contact)?;
+            if let Some(opening) = remembered.opening {
+                open_conversation(tables, contact, lead, contact.unwrap_or(lead), &opening)?;
+            }
+            lead
+        }
+        None => repeated.row,
+    };
     match news.message {
         Some(message) => write_repeat_message(tables, message, contact, lead),
         None => Ok(()),
     }
+}
+
+/// A lead that is upstream and no longer kept here is kept again, without a change to push: what is new refers to it.
+fn remember(
+    tables: &mut Tables<'_>,
+    mut lead: Stored,
+    upstream: Option<[u8; 12]>,
+    contact: Option<u64>,
+) -> Result<u64, StoreError> {
+    lead.adopted = upstream.map(|id| Adopted { id, seen: true });
+    let row = tables.add_document(Collection::Leads, &lead)?.number;
+    tables.keys.insert(&lead.own_id, row)?;
+    tables
+        .families
+        .insert((contact.unwrap_or(row), row), (0, 0))?;
+    Ok(row)
 }
 
 fn write_repeat_message(
@@ -348,6 +435,7 @@ fn write_repeat_message(
     stored.payload = Some(message.payload.into_bytes());
     let row = add(tables, Collection::Messages, stored)?;
     tables.keys.insert(&message.seed, row)?;
+    tables.repeats.insert((lead, row), ())?;
     Ok(())
 }
 

@@ -34,10 +34,12 @@ pub(super) struct Facts {
     pub(super) last_user: Option<ObjectId>,
 }
 
-/// A stored lead.
+/// A lead that was made before.
 pub(super) struct KnownLead {
+    /// Its `_id` upstream.
     pub(super) id: [u8; 12],
-    pub(super) fields_hash: [u8; 32],
+    /// Its fields; `None` where it is no longer kept here (R41), and nobody knows any more what it said.
+    pub(super) fields_hash: Option<[u8; 32]>,
 }
 
 /// A stored contact.
@@ -54,7 +56,7 @@ pub(super) enum Plan {
         /// Its `_id`.
         of: [u8; 12],
         /// What the repetition says that the lead did not (R9).
-        news: Option<News>,
+        news: Option<Box<News>>,
     },
     /// A new lead.
     New(Box<NewLead>),
@@ -63,8 +65,17 @@ pub(super) enum Plan {
 /// What a repetition adds.
 pub(super) struct News {
     pub(super) contact: contact::Plan,
+    /// The lead, where it is no longer kept: it is remembered anew, as one that is upstream.
+    pub(super) remembered: Option<Remembered>,
     /// A lead message of its own, where the id names a person.
     pub(super) message: Option<RepeatMessage>,
+}
+
+/// A lead that was made before and is no longer kept.
+pub(super) struct Remembered {
+    pub(super) lead: RawDocumentBuf,
+    /// Where it may get a message and its contact has no conversation here.
+    pub(super) opening: Option<conversation::Opening>,
 }
 
 /// The lead message of a repeated person id.
@@ -87,8 +98,13 @@ pub(super) struct NewLead {
 
 /// The id a draft has or gets (R10, R11, R34).
 pub(super) fn identify(draft: &Draft) -> LeadIdentity {
+    identify_as_of(draft, draft.arrived_at_ms)
+}
+
+/// The same had it arrived then: a resend without an id is the lead that its first copy became (R10).
+pub(super) fn identify_as_of(draft: &Draft, arrived_at_ms: i64) -> LeadIdentity {
     let (account, campaign) = (draft.campaign.account_id.bytes(), draft.campaign.id.bytes());
-    let arrived = draft.arrived_at_ms.to_be_bytes();
+    let arrived = arrived_at_ms.to_be_bytes();
     let (text, first_copy) = match &draft.lead_id {
         Some(id) => (id.as_str().to_owned(), None),
         None => {
@@ -113,7 +129,7 @@ pub(super) fn plan(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: 
     match &facts.repeated {
         Some(known) => Plan::Repeat {
             of: known.id,
-            news: news(draft, known, facts, node),
+            news: news(draft, identity, known, facts, node),
         },
         None => Plan::New(Box::new(new_lead(draft, identity, facts, node))),
     }
@@ -146,23 +162,43 @@ fn new_lead(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: &str) -
 }
 
 /// Nothing a repetition says is dropped: the contact gets it, and a person's conversation shows it (R9).
-fn news(draft: &Draft, known: &KnownLead, facts: &Facts, node: &str) -> Option<News> {
-    if known.fields_hash == draft.fields_hash {
+fn news(
+    draft: &Draft,
+    identity: &LeadIdentity,
+    known: &KnownLead,
+    facts: &Facts,
+    node: &str,
+) -> Option<Box<News>> {
+    if known.fields_hash == Some(draft.fields_hash) {
         return None;
     }
-    let merged = facts
-        .contact
-        .as_ref()
-        .map(|found| contact::plan(draft, Some(found), node));
+    let is_kept = known.fields_hash.is_some();
     let message = (draft.names == Names::Person).then(|| RepeatMessage {
         seed: derived_id("repeat", &[&known.id, &draft.fields_hash]).bytes(),
         body: conversation::lead_message(draft, node),
         payload: conversation::own_payload(draft),
     });
-    Some(News {
-        contact: merged.unwrap_or(contact::Plan::None),
+    let needs_room = message.is_some() && !facts.has_conversation;
+    let remembered = (!is_kept).then(|| Remembered {
+        lead: lead::body(draft, identity, None, Vec::new(), node),
+        opening: needs_room.then(|| conversation::opening(draft, node)),
+    });
+    Some(Box::new(News {
+        contact: contact_of_repetition(draft, facts, is_kept, node),
+        remembered,
         message,
-    })
+    }))
+}
+
+/// The contact of a lead that is no longer kept may be gone as well. Where it can be found again upstream, it is planned
+/// afresh; somebody of whom only a name is known would be doubled.
+fn contact_of_repetition(draft: &Draft, facts: &Facts, is_kept: bool, node: &str) -> contact::Plan {
+    let can_be_found = contact::keys(&draft.person) != ContactKeys::default();
+    match &facts.contact {
+        Some(found) => contact::plan(draft, Some(found), node),
+        None if !is_kept && can_be_found => contact::plan(draft, None, node),
+        None => contact::Plan::None,
+    }
 }
 
 fn half(hash: &[u8; 32]) -> [u8; 16] {

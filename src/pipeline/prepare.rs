@@ -36,6 +36,8 @@ pub enum Prepared {
     Campaigns {
         /// Each gets the lead on its own.
         ids: Vec<ObjectId>,
+        /// When the webhook arrived, milliseconds since the epoch: each is heard of (R37).
+        arrived_at_ms: i64,
         /// What to wait for before the last look.
         late: Option<Need>,
     },
@@ -76,6 +78,13 @@ pub struct Draft {
     pub fields_hash: [u8; 32],
     /// The session's address (R23).
     pub ip: String,
+}
+
+/// A campaign was heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    pub(super) campaign: [u8; 12],
+    pub(super) arrived_at_ms: i64,
 }
 
 /// Prepares tasks with the reference data of one moment.
@@ -119,6 +128,22 @@ impl<'a> Desk<'a> {
             },
         })
         .unwrap_or_else(|| panicked(key.seq))
+    }
+
+    /// The known campaign that a webhook ends at, and when it arrived: the campaign is heard of, whatever the webhook
+    /// has come to (R37). A Facebook change is heard of by its campaigns when it goes to them.
+    #[must_use]
+    pub fn heard(&self, webhook: &Webhook, prepared: &Prepared) -> Option<Heard> {
+        if !matches!(prepared, Prepared::End(_) | Prepared::Lead(_)) {
+            return None;
+        }
+        let account = object_id(webhook.account.as_deref())?;
+        let campaign = object_id(webhook.campaign.as_deref())?;
+        self.reference.campaign(account, campaign)?;
+        Some(Heard {
+            campaign: campaign.bytes(),
+            arrived_at_ms: webhook.arrived_at_ms,
+        })
     }
 
     /// Adapters are fuzzed and must not panic; if one does, its webhook fails and the node goes on.
@@ -223,6 +248,7 @@ impl<'a> Desk<'a> {
             (true, false) => Prepared::Await(need),
             (false, fresh) => Prepared::Campaigns {
                 ids,
+                arrived_at_ms: webhook.arrived_at_ms,
                 late: (!fresh).then_some(need),
             },
         }

@@ -72,7 +72,11 @@ impl Settling {
             }
             Prepared::Await(need) => self.await_reference(tables, key, need),
             Prepared::Changes(changes) => self.changes(tables, key.seq, changes),
-            Prepared::Campaigns { ids, late } => self.campaigns(tables, key, &ids, late),
+            Prepared::Campaigns {
+                ids,
+                arrived_at_ms,
+                late,
+            } => self.campaigns(tables, key, &ids, arrived_at_ms, late),
             Prepared::Fail(error) => self.fail(tables, key, error),
         }
     }
@@ -133,6 +137,7 @@ impl Settling {
         tables: &mut Tables<'_>,
         key: TaskKey,
         ids: &[ObjectId],
+        arrived_at_ms: i64,
         late: Option<Need>,
     ) -> Result<(), StoreError> {
         for id in ids {
@@ -147,6 +152,7 @@ impl Settling {
                     ..Task::default()
                 };
                 tables.enqueue(key, &task, self.now_ms)?;
+                tables.heard(key.campaign, arrived_at_ms);
             }
         }
         match late {

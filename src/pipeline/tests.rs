@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
+mod retention;
+mod silence;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -98,8 +101,12 @@ impl Bench {
     }
 
     async fn receive(&self, body: &str) -> u64 {
+        self.receive_from("instapage", body).await
+    }
+
+    async fn receive_from(&self, platform: &str, body: &str) -> u64 {
         let webhook = Webhook {
-            platform: "instapage".to_owned(),
+            platform: platform.to_owned(),
             account: Some(ACCOUNT.to_hex()),
             campaign: Some(CAMPAIGN.to_hex()),
             method: Method::Post,

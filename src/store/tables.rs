@@ -5,6 +5,7 @@
 
 use redb::{ReadOnlyTable, ReadTransaction, Table, TableDefinition, WriteTransaction};
 
+use super::compaction::copy_table;
 use super::{StoreError, Tally};
 
 /// A task's key: webhook sequence, change, campaign (zeroes: none). See `model::TaskKey`.
@@ -43,6 +44,16 @@ macro_rules! schema {
             }
         }
 
+        /// Copies every table into an empty store.
+        pub(super) fn copy_all(
+            from: &ReadTransaction,
+            to: &WriteTransaction,
+        ) -> Result<(), StoreError> {
+            $(copy_table($name, from, to)?;)*
+            $(copy_table($own_name, from, to)?;)*
+            Ok(())
+        }
+
         /// The tables that everybody reads, opened once per read transaction.
         pub struct Snapshot { $($(#[$doc])* pub(crate) $field: ReadOnlyTable<$key, $value>,)* }
 
@@ -56,7 +67,8 @@ macro_rules! schema {
 
 schema! {
     everybody {
-        /// Single values: schema version, node id, epoch, the pipeline's cursor, the last row, the resume token.
+        /// Single values: schema version, node id, epoch, the pipeline's cursor, how far retention has come, the last row,
+        /// the resume token.
         meta META: &'static str => &'static [u8];
         /// Counters that outlive what they counted: outcomes and reasons by name.
         counts NAME_TO_COUNT: &'static str => u64;
@@ -83,12 +95,24 @@ schema! {
         /// Derived keys that are taken for ever: leads, and messages of repeated person ids. Value: the row.
         keys KEY_TO_ROW: &'static [u8; 12] => u64;
 
+        /// Leads no longer kept here that are upstream under another `_id` than their own (R31).
+        departed LEAD_TO_UPSTREAM_ID: &'static [u8; 12] => &'static [u8; 12];
+
+        /// Submissions without an id (R10): hash of (account, campaign, fields) to (arrival of the first copy,
+        /// lead's row).
+        first_copies FIELDS_TO_FIRST_COPY: &'static [u8; 16] => (i64, u64);
+
         /// The change log: ticket to (collection, row, kind, BSON before the change). Read in order by the push.
         changes TICKET_TO_CHANGE: u64 => (u8, u64, u8, &'static [u8]);
         /// Documents taken out of the change log: refused by MongoDB, or waiting for one that was. Record: `Held`.
         held ROW_TO_HELD: RowTuple => &'static [u8];
         /// Held documents by the time of their next try: (milliseconds since the epoch, collection, row).
         retries DUE_TO_RETRY: (u64, u8, u64) => ();
+
+        /// When a campaign was heard of (R37). Record: `Activity`.
+        activity CAMPAIGN_TO_ACTIVITY: &'static [u8; 12] => &'static [u8];
+        /// What runs by the clock, by name. Record: `JobRecord`.
+        jobs JOB_TO_RECORD: &'static str => &'static [u8];
 
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
         reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];
@@ -101,9 +125,11 @@ schema! {
         conversations OWNER_TO_CONVERSATION: u64 => (u64, u64, u64);
         /// The user of a campaign's latest lead (R22).
         last_users CAMPAIGN_TO_LAST_USER: &'static [u8; 12] => &'static [u8; 12];
-        /// Submissions without an id (R10): hash of (account, campaign, fields) to (arrival of the first copy,
-        /// lead's row).
-        first_copies FIELDS_TO_FIRST_COPY: &'static [u8; 16] => (i64, u64);
+        /// Leads by whose they are (a contact's row, or their own without one): (owner, lead) to the rows of the lead's
+        /// message and deal, 0 where it has none. Nobody else refers to a lead but what is in `repeats`.
+        families OWNER_TO_LEAD: (u64, u64) => (u64, u64);
+        /// Further messages of a lead whose id names a person (R9): (lead, message).
+        repeats LEAD_TO_REPEAT: (u64, u64) => ();
         /// Held documents by the document they wait for: (parent's collection and row, collection, row).
         blocked PARENT_TO_BLOCKED: (u8, u64, u8, u64) => ();
     }

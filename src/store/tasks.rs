@@ -234,6 +234,11 @@ impl Tables<'_> {
     pub(crate) fn end(&mut self, key: TaskKey, ended: &Ended) -> Result<(), StoreError> {
         self.dequeue(key)?;
         self.forget_outcome(key)?;
+        let oldest_end = self
+            .tally
+            .oldest_end
+            .map_or(key.seq, |seq| seq.min(key.seq));
+        self.tally.oldest_end = Some(oldest_end);
         self.count(ended.outcome.name(), 1);
         if let Outcome::Ignored { reason } = ended.outcome {
             self.count(reason.name(), 1);

@@ -1,0 +1,195 @@
+//! Retention: step by step through what has been kept long enough (R41).
+//!
+//! Between steps it rests for a multiple of what the step took, so that intake keeps the writer: a slow disk makes a
+//! slow purge, not slow answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Done, Stop};
+use crate::clock::Clock;
+use crate::store::{Store, StoreError};
+use crate::worker::StepError;
+
+/// A rest after a step, as a multiple of the step's time, and its bounds.
+const REST_FACTOR: u32 = 4;
+const REST: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+
+/// How long what is kept (configuration `[store]` and `[intake]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Webhooks, after they are done.
+    pub webhooks: Duration,
+    /// Documents, if they are upstream; `None` for a stand-alone node, where they are nowhere else.
+    pub documents: Option<Duration>,
+    /// Hashes of submissions without an id, beyond the arrival of the oldest webhook there is.
+    pub dedupe_window: Duration,
+}
+
+/// The job.
+#[derive(Clone)]
+pub struct Retention {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    policy: Policy,
+    rests: bool,
+}
+
+/// What a run removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Removed {
+    webhooks: u64,
+    documents: u64,
+    first_copies: u64,
+    is_behind: bool,
+}
+
+impl Retention {
+    /// The job over a store.
+    #[must_use]
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, policy: Policy) -> Self {
+        Self {
+            store,
+            clock,
+            policy,
+            rests: true,
+        }
+    }
+
+    /// The same without rests between its steps, for a store that nobody else uses.
+    #[must_use]
+    pub fn without_rests(mut self) -> Self {
+        self.rests = false;
+        self
+    }
+
+    /// Removes what has been kept long enough, to the end or until it is time to stop.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn run(self, mut stop: Stop) -> Result<Done, StepError> {
+        let mut removed = Removed::default();
+        self.webhooks(&mut stop, &mut removed).await?;
+        self.documents(&mut stop, &mut removed).await?;
+        self.first_copies(&mut stop, &mut removed).await?;
+        let Removed {
+            webhooks,
+            documents,
+            first_copies,
+            is_behind,
+        } = removed;
+        let mut result =
+            format!("removed {webhooks} webhooks, {documents} documents, {first_copies} hashes");
+        if is_behind {
+            result += "; documents wait until MongoDB has caught up";
+        }
+        Ok(Done {
+            result,
+            is_ok: true,
+            is_whole: !stop.is_set(),
+        })
+    }
+
+    async fn webhooks(&self, stop: &mut Stop, removed: &mut Removed) -> Result<(), StoreError> {
+        let until_ms = self.ago(self.policy.webhooks);
+        let mut place = Some(self.store.read()?.retention_mark()?);
+        while let Some(after) = place.filter(|_| !stop.is_set()) {
+            if !self.store.read()?.has_aged_webhook(after, until_ms)? {
+                break;
+            }
+            let begun = Instant::now();
+            let step = self
+                .store
+                .write(move |tables| tables.purge_webhooks(after, until_ms));
+            let swept = step.await?;
+            removed.webhooks += swept.purged;
+            place = swept.next;
+            self.rest(stop, begun).await;
+        }
+        Ok(())
+    }
+
+    async fn documents(&self, stop: &mut Stop, removed: &mut Removed) -> Result<(), StoreError> {
+        let Some(kept) = self.policy.documents else {
+            return Ok(());
+        };
+        let until_ms = self.ago(kept);
+        let snapshot = self.store.read()?;
+        if !snapshot.has_aged_lead(0, until_ms)? && !snapshot.has_aged_log(0, until_ms)? {
+            return Ok(());
+        }
+        let Some(mut unacknowledged) = snapshot.unacknowledged()? else {
+            removed.is_behind = true;
+            return Ok(());
+        };
+        drop(snapshot);
+        let mut place = Some(0);
+        while let Some(after) = place.filter(|_| !stop.is_set()) {
+            if !self.store.read()?.has_aged_lead(after, until_ms)? {
+                break;
+            }
+            let begun = Instant::now();
+            let step = self.store.write(move |tables| {
+                let swept = tables.purge_leads(after, until_ms, &mut unacknowledged)?;
+                Ok((swept, unacknowledged))
+            });
+            let (swept, brought_up_to_date) = step.await?;
+            unacknowledged = brought_up_to_date;
+            removed.documents += swept.purged;
+            place = swept.next;
+            self.rest(stop, begun).await;
+        }
+        let mut place = Some(0);
+        while let Some(after) = place.filter(|_| !stop.is_set()) {
+            if !self.store.read()?.has_aged_log(after, until_ms)? {
+                break;
+            }
+            let begun = Instant::now();
+            let step = self.store.write(move |tables| {
+                let swept = tables.purge_logs(after, until_ms, &mut unacknowledged)?;
+                Ok((swept, unacknowledged))
+            });
+            let (swept, brought_up_to_date) = step.await?;
+            unacknowledged = brought_up_to_date;
+            removed.documents += swept.purged;
+            place = swept.next;
+            self.rest(stop, begun).await;
+        }
+        Ok(())
+    }
+
+    async fn first_copies(&self, stop: &mut Stop, removed: &mut Removed) -> Result<(), StoreError> {
+        let oldest_ms = self.store.read()?.oldest_arrival_ms(self.clock.now_ms())?;
+        let before_ms = oldest_ms.saturating_sub(millis(self.policy.dedupe_window));
+        let mut place = Some([0; 16]);
+        while let Some(from) = place.filter(|_| !stop.is_set()) {
+            if !self.store.read()?.has_first_copies(&from)? {
+                break;
+            }
+            let begun = Instant::now();
+            let step = self
+                .store
+                .write(move |tables| tables.purge_first_copies(from, before_ms));
+            let swept = step.await?;
+            removed.first_copies += swept.purged;
+            place = swept.next;
+            self.rest(stop, begun).await;
+        }
+        Ok(())
+    }
+
+    async fn rest(&self, stop: &mut Stop, begun: Instant) {
+        if self.rests {
+            let rest = begun.elapsed() * REST_FACTOR;
+            stop.rest(rest.clamp(REST.0, REST.1)).await;
+        }
+    }
+
+    fn ago(&self, kept: Duration) -> i64 {
+        self.clock.now_ms().saturating_sub(millis(kept))
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,176 @@
+//! When jobs run, and what is kept of it.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::clock::ManualClock;
+
+const NOW_MS: i64 = 1_700_000_000_000;
+const HOUR: Duration = Duration::from_secs(3_600);
+
+struct Bench {
+    folder: TempDir,
+    clock: Arc<ManualClock>,
+    ran: Arc<AtomicUsize>,
+    shutdown: watch::Sender<bool>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            clock: Arc::new(ManualClock::at(NOW_MS)),
+            ran: Arc::default(),
+            shutdown: watch::Sender::new(false),
+        }
+    }
+
+    fn store(&self) -> Arc<Store> {
+        let path = self.folder.path().join("inlet.redb");
+        Arc::new(Store::open(path, Some("edge-1")).unwrap())
+    }
+
+    fn schedule(&self) -> Schedule {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        Schedule::new(self.store(), clock, self.shutdown.subscribe())
+    }
+
+    /// With a job that counts its runs and ends as told.
+    fn counting(&self, done: Result<Done, &'static str>) -> Schedule {
+        let ran = Arc::clone(&self.ran);
+        self.schedule().with("count", Rhythm::hourly, move |_| {
+            ran.fetch_add(1, Ordering::Relaxed);
+            let done = done.clone();
+            async move { done.map_err(StepError::from) }
+        })
+    }
+
+    fn ran(&self) -> usize {
+        self.ran.load(Ordering::Relaxed)
+    }
+}
+
+fn record(schedule: &Schedule) -> JobRecord {
+    schedule
+        .store
+        .read()
+        .unwrap()
+        .job("count")
+        .unwrap()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_new_job_is_not_due_at_once_and_its_next_run_is_known() {
+    let bench = Bench::new();
+    let schedule = bench.counting(Ok(Done::well("counted")));
+    schedule.register().await.unwrap();
+    assert_eq!(schedule.catch_up().await.unwrap(), 0);
+    let due_ms = Rhythm::hourly("edge-1", "count").next_after(NOW_MS);
+    let expected = JobRecord {
+        last: None,
+        due_ms: Some(due_ms),
+    };
+    assert_eq!(record(&schedule), expected);
+}
+
+#[tokio::test]
+async fn runs_that_were_missed_are_caught_up_once_at_the_next_start() {
+    let bench = Bench::new();
+    let schedule = bench.counting(Ok(Done::well("counted")));
+    schedule.register().await.unwrap();
+    drop(schedule);
+    bench.clock.advance(100 * HOUR);
+    let schedule = bench.counting(Ok(Done::well("counted")));
+    schedule.register().await.unwrap();
+    assert_eq!(schedule.catch_up().await.unwrap(), 1);
+    assert_eq!(schedule.catch_up().await.unwrap(), 0, "once");
+    assert_eq!(bench.ran(), 1);
+    let now_ms = bench.clock.now_ms();
+    let kept = record(&schedule);
+    let last = kept.last.unwrap();
+    assert_eq!((last.started_ms, last.is_ok), (now_ms, true));
+    assert_eq!(last.result, "counted");
+    assert!(kept.due_ms.unwrap() > now_ms);
+}
+
+#[tokio::test]
+async fn a_run_that_was_cut_short_is_due_at_the_next_start() {
+    let bench = Bench::new();
+    let cut_short = Done {
+        is_whole: false,
+        ..Done::well("half of it")
+    };
+    let schedule = bench.counting(Ok(cut_short));
+    schedule.register().await.unwrap();
+    assert!(schedule.run_now("count").await);
+    drop(schedule);
+    let schedule = bench.counting(Ok(Done::well("all of it")));
+    schedule.register().await.unwrap();
+    assert_eq!(schedule.catch_up().await.unwrap(), 1);
+    assert_eq!(record(&schedule).last.unwrap().result, "all of it");
+}
+
+#[tokio::test]
+async fn a_run_that_fails_or_panics_is_shown_and_waits_for_its_next_turn() {
+    let bench = Bench::new();
+    let schedule = bench.counting(Err("the disk is gone"));
+    assert!(schedule.run_now("count").await);
+    let kept = record(&schedule);
+    let last = kept.last.unwrap();
+    assert_eq!(
+        (last.is_ok, last.result.as_str()),
+        (false, "the disk is gone")
+    );
+    assert!(kept.due_ms.unwrap() > NOW_MS);
+    drop(schedule);
+    let panicking = bench
+        .schedule()
+        .with("count", Rhythm::daily, |_| async { panic!("a test") });
+    assert!(panicking.run_now("count").await);
+    assert!(!record(&panicking).last.unwrap().is_ok);
+}
+
+#[tokio::test]
+async fn a_job_is_not_begun_while_it_runs() {
+    let bench = Bench::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let (ran, closed) = (Arc::clone(&bench.ran), Arc::clone(&gate));
+    let schedule = bench.schedule().with("count", Rhythm::hourly, move |_| {
+        ran.fetch_add(1, Ordering::Relaxed);
+        let closed = Arc::clone(&closed);
+        async move {
+            closed.acquire().await?.forget();
+            Ok(Done::well("through"))
+        }
+    });
+    let schedule = Arc::new(schedule);
+    let first = {
+        let schedule = Arc::clone(&schedule);
+        tokio::spawn(async move { schedule.run_now("count").await })
+    };
+    while bench.ran() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!schedule.run_now("count").await, "it is running");
+    gate.add_permits(2);
+    assert!(first.await.unwrap());
+    assert!(schedule.run_now("count").await);
+    assert_eq!(bench.ran(), 2);
+}
+
+#[tokio::test]
+async fn a_schedule_ends_with_the_node_and_lets_go_of_the_store() {
+    let bench = Bench::new();
+    let schedule = bench.counting(Ok(Done::well("counted")));
+    let running = tokio::spawn(schedule.run());
+    tokio::task::yield_now().await;
+    bench.shutdown.send(true).unwrap();
+    running.await.unwrap();
+    drop(bench.store());
+}
