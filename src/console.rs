@@ -119,7 +119,7 @@ impl Console {
             "reasons": counted(&snapshot, Reason::ALL.iter().map(|reason| reason.name()))?,
             "sync": self.sync(&snapshot)?,
             "reference": reference,
-            "store": self.file(),
+            "store": self.file(snapshot.needed_bytes()?),
             "silent": silent::campaigns(&self.store, &snapshot, self.clock.now_ms())?,
             "jobs": jobs::all(&snapshot, self.live.as_ref())?,
             "refused": self.live.as_ref().map(refused),
@@ -127,13 +127,19 @@ impl Console {
         }))
     }
 
-    /// The file is sparse: what counts is the space it takes, not its length.
-    fn file(&self) -> Value {
+    /// The file is sparse: what counts is the space it takes, not its length. What its records need is known from the
+    /// last self-check.
+    fn file(&self, needed_bytes: u64) -> Value {
         let path = self.store.path();
         let taken = path
             .and_then(|path| path.metadata().ok())
             .map(|file| file.blocks() * 512);
-        json!({ "path": path, "bytes": taken, "available": self.store.is_available() })
+        json!({
+            "path": path,
+            "bytes": taken,
+            "needed_bytes": Some(needed_bytes).filter(|bytes| *bytes > 0),
+            "available": self.store.is_available(),
+        })
     }
 
     /// The sync part of [`Console::status`] and the documents that are held back.

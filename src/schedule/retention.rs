@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Done, Stop};
 use crate::clock::Clock;
+use crate::store::retention::Unacknowledged;
 use crate::store::{Store, StoreError};
 use crate::worker::StepError;
 
@@ -109,7 +110,7 @@ impl Retention {
         Ok(())
     }
 
-    async fn documents(&self, stop: &mut Stop, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn documents(&self, stop: &mut Stop, removed: &mut Removed) -> Result<(), StepError> {
         let Some(kept) = self.policy.documents else {
             return Ok(());
         };
@@ -118,11 +119,23 @@ impl Retention {
         if !snapshot.has_aged_lead(0, until_ms)? && !snapshot.has_aged_log(0, until_ms)? {
             return Ok(());
         }
-        let Some(mut unacknowledged) = snapshot.unacknowledged()? else {
+        let reading = tokio::task::spawn_blocking(move || snapshot.unacknowledged());
+        let Some(unacknowledged) = reading.await?? else {
             removed.is_behind = true;
             return Ok(());
         };
-        drop(snapshot);
+        let unacknowledged = self.leads(stop, removed, until_ms, unacknowledged).await?;
+        self.logs(stop, removed, until_ms, unacknowledged).await?;
+        Ok(())
+    }
+
+    async fn leads(
+        &self,
+        stop: &mut Stop,
+        removed: &mut Removed,
+        until_ms: i64,
+        mut unacknowledged: Unacknowledged,
+    ) -> Result<Unacknowledged, StoreError> {
         let mut place = Some(0);
         while let Some(after) = place.filter(|_| !stop.is_set()) {
             if !self.store.read()?.has_aged_lead(after, until_ms)? {
@@ -139,6 +152,16 @@ impl Retention {
             place = swept.next;
             self.rest(stop, begun).await;
         }
+        Ok(unacknowledged)
+    }
+
+    async fn logs(
+        &self,
+        stop: &mut Stop,
+        removed: &mut Removed,
+        until_ms: i64,
+        mut unacknowledged: Unacknowledged,
+    ) -> Result<(), StoreError> {
         let mut place = Some(0);
         while let Some(after) = place.filter(|_| !stop.is_set()) {
             if !self.store.read()?.has_aged_log(after, until_ms)? {

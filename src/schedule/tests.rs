@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::model::{Method, Webhook};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -173,4 +174,120 @@ async fn a_schedule_ends_with_the_node_and_lets_go_of_the_store() {
     bench.shutdown.send(true).unwrap();
     running.await.unwrap();
     drop(bench.store());
+}
+
+fn webhook(body: Vec<u8>) -> Webhook {
+    Webhook {
+        platform: "generic".to_owned(),
+        account: None,
+        campaign: None,
+        method: Method::Post,
+        query: String::new(),
+        content_type: None,
+        headers: Vec::new(),
+        peer: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        arrived_at_ms: NOW_MS,
+        body,
+    }
+}
+
+#[tokio::test]
+async fn the_self_check_names_a_record_in_which_a_bit_is_flipped() {
+    let bench = Bench::new();
+    let store = bench.store();
+    for n in 0..10 {
+        store.receive(&webhook(vec![n; 300])).await.unwrap();
+    }
+    let sound = check_sample(Arc::clone(&store)).await.unwrap();
+    assert_eq!(sound, Done::well("10 records are sound"));
+    let flip = |tables: &mut crate::store::Tables<'_>| {
+        let mut record = tables.inbox.remove(4)?.unwrap().value().to_vec();
+        record[100] ^= 1;
+        tables.inbox.insert(4, record.as_slice())?;
+        Ok(())
+    };
+    store.write(flip).await.unwrap();
+    let found = check_sample(Arc::clone(&store)).await.unwrap();
+    assert!(!found.is_ok);
+    assert_eq!(found.result, "1 of 10 records are damaged: webhook 4");
+}
+
+/// A store of this many webhooks of a mebibyte, and then of only the last few, as a sample sees it.
+async fn shrunk(store: &Arc<Store>, webhooks: u64, left: u64) {
+    for _ in 0..webhooks {
+        store.receive(&webhook(vec![7; 1_000_000])).await.unwrap();
+    }
+    let remove = move |tables: &mut crate::store::Tables<'_>| {
+        let gone = 1..=webhooks - left;
+        tables.inbox.retain_in(gone, |_, _| false)?;
+        Ok(())
+    };
+    store.write(remove).await.unwrap();
+    check_sample(Arc::clone(store)).await.unwrap();
+}
+
+fn taken(store: &Store) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    store.path().unwrap().metadata().unwrap().blocks() * 512 / MIB
+}
+
+#[tokio::test]
+async fn a_store_that_was_much_larger_is_compacted_when_it_is_opened_after_a_clean_stop() {
+    let bench = Bench::new();
+    let store = bench.store();
+    shrunk(&store, 100, 3).await;
+    let before = taken(&store);
+    assert!(before >= 100);
+    drop(store);
+    let store = bench.store();
+    assert_eq!(store.compacted(), None, "it was not closed in good order");
+    let advice = store.plan_compaction().await.unwrap();
+    assert!(matches!(advice, Advice::Compact { .. }), "{advice:?}");
+    drop(store);
+    // What a compaction left that was killed.
+    let unfinished = bench.folder.path().join("inlet.redb.compacting");
+    std::fs::write(&unfinished, b"half of a store").unwrap();
+    let store = bench.store();
+    assert!(store.compacted().is_some());
+    assert!(taken(&store) < 16, "{} MiB", taken(&store));
+    assert!(!unfinished.exists());
+    let kept = store.read().unwrap().webhooks_after(0, 10).unwrap();
+    assert_eq!(kept.len(), 3);
+    assert!(
+        kept.iter()
+            .all(|(_, webhook)| webhook.as_ref().unwrap().body.len() == 1_000_000)
+    );
+    assert_eq!(store.receive(&webhook(vec![1])).await.unwrap(), 101);
+    let clock = Arc::clone(&bench.clock) as Arc<dyn Clock>;
+    let schedule = Schedule::new(Arc::clone(&store), clock, bench.shutdown.subscribe());
+    schedule.register().await.unwrap();
+    let run = store
+        .read()
+        .unwrap()
+        .job(COMPACTION)
+        .unwrap()
+        .unwrap()
+        .last
+        .unwrap();
+    assert!(run.result.starts_with("gave back "), "{}", run.result);
+    drop((schedule, store));
+    assert_eq!(bench.store().compacted(), None, "once");
+}
+
+#[tokio::test]
+async fn a_compaction_that_cannot_be_done_leaves_the_store_as_it_is() {
+    let bench = Bench::new();
+    let store = bench.store();
+    shrunk(&store, 100, 3).await;
+    store.plan_compaction().await.unwrap();
+    drop(store);
+    // In the way of the new file, and not to be removed like one.
+    let unfinished = bench.folder.path().join("inlet.redb.compacting");
+    std::fs::create_dir(&unfinished).unwrap();
+    let store = bench.store();
+    assert_eq!(store.compacted(), None);
+    assert_eq!(
+        store.read().unwrap().webhooks_after(0, 10).unwrap().len(),
+        3
+    );
 }

@@ -117,11 +117,13 @@ pub(super) fn compact(database: &Database, path: &Path) -> Result<Compacted, Sto
         return Err(error);
     }
     database.reopen()?;
-    Ok(Compacted {
+    let compacted = Compacted {
         before_bytes,
         after_bytes: taken_by(path),
         took: begun.elapsed(),
-    })
+    };
+    tracing::info!(?compacted, "the store was compacted");
+    Ok(compacted)
 }
 
 /// Removes what a compaction left that was cut short.

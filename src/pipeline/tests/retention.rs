@@ -554,3 +554,29 @@ async fn a_lead_that_arrives_during_a_run_keeps_the_contact_it_found() {
     assert_eq!(bench.count("crm.contacts"), 1);
     bench.push().await;
 }
+
+#[tokio::test]
+async fn a_change_made_during_a_run_keeps_what_it_is_about() {
+    let bench = Bench::with_campaign().await;
+    bench.lead(EVA).await;
+    bench.push().await;
+    bench.clock.advance(2 * KEPT);
+    let mut unacknowledged = {
+        let snapshot = bench.shared.store.read().unwrap();
+        snapshot.unacknowledged().unwrap().unwrap()
+    };
+    let until_ms = bench.clock.now_ms() - 1;
+    // Nothing of it is new to the contact, which is as old as before, and has a ticket.
+    let told = EVA.replace('}', r#", "Message": "call me"}"#);
+    let again = bench.lead(&told).await;
+    assert!(is_duplicate(bench.outcome(again)));
+    assert_eq!(bench.outbox().take(0, 10).unwrap().len(), 1);
+    let step = bench
+        .shared
+        .store
+        .write(move |tables| tables.purge_leads(0, until_ms, &mut unacknowledged));
+    assert_eq!(step.await.unwrap().purged, 0);
+    bench.push().await;
+    bench.purge(CONNECTED).await;
+    assert_eq!(bench.documents(), 0);
+}
