@@ -18,6 +18,8 @@ mod outage;
 mod people;
 mod platforms;
 mod poison;
+mod retention;
+mod schedule;
 mod spine;
 mod stale;
 mod stand_alone;
