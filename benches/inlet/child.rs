@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
-use super::retention;
+use super::retention::Purge;
 
 /// What a child is.
 #[derive(Debug, Args)]
@@ -36,9 +36,9 @@ pub(crate) struct Role {
     /// The node takes webhooks in and does not work through them.
     #[arg(long)]
     paused: bool,
-    /// The node removes what is old all the while.
+    /// The node removes this all the while, where it is old.
     #[arg(long)]
-    purging: bool,
+    purging: Option<Purge>,
 }
 
 /// A running child.
@@ -75,8 +75,8 @@ impl Child {
         if node.paused {
             arguments.push("--paused".into());
         }
-        if node.purging {
-            arguments.push("--purging".into());
+        if let Some(purge) = node.purging {
+            arguments.extend(["--purging".into(), purge.name().into()]);
         }
         Self::start(&arguments)
     }
@@ -131,8 +131,8 @@ impl Drop for Child {
 pub(crate) struct Node<'a> {
     /// Takes webhooks in only.
     pub(crate) paused: bool,
-    /// Removes what is old all the while.
-    pub(crate) purging: bool,
+    /// Removes this all the while, where it is old.
+    pub(crate) purging: Option<Purge>,
     /// Where MongoDB is, and the database.
     pub(crate) mongodb: Option<(&'a str, &'a str)>,
 }
@@ -190,9 +190,9 @@ async fn node(config: &Path, role: &Role) -> anyhow::Result<()> {
         app = app.with_pipeline_paused();
     }
     let (shutdown, stop) = watch::channel(false);
-    if role.purging {
+    if let Some(purge) = role.purging {
         let store = Arc::clone(&app.console().store);
-        let retention = Retention::new(store, Arc::new(SystemClock::new()), retention::POLICY);
+        let retention = Retention::new(store, Arc::new(SystemClock::new()), purge.policy());
         tokio::spawn(async move {
             match retention.run(Stop::when(stop)).await {
                 Ok(done) => eprintln!("{}", done.result),
