@@ -16,13 +16,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::console::{Console, ConsoleError};
-use crate::store::listing::Filter;
+use crate::model::Selection;
+use crate::store::deliveries::Filter as DeliveryFilter;
 use guard::Guard;
 
 /// Bodies of admin requests: an import of many campaigns fits.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Webhooks on a page unless asked otherwise.
-const PAGE: usize = 50;
 
 /// The routes for people and programs over TCP, behind `guard`.
 pub fn router(console: Arc<Console>, backlog_max: u64, guard: Guard) -> Router {
@@ -69,9 +68,11 @@ fn api() -> Router<Admin> {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/webhooks", get(webhooks))
-        .route("/api/v1/webhooks/replay", post(replay_matching))
+        .route("/api/v1/webhooks/replay", post(replay_selected))
         .route("/api/v1/webhooks/{id}", get(webhook))
         .route("/api/v1/webhooks/{id}/replay", post(replay))
+        .route("/api/v1/deliveries", get(deliveries))
+        .route("/api/v1/deliveries/{id}/resend", post(resend))
         .route("/api/v1/documents/{collection}", get(documents))
         .route("/api/v1/reference", post(import))
         .route("/api/v1/sync", get(sync_status).post(sync_now))
@@ -109,54 +110,8 @@ async fn sync_now(State(admin): State<Admin>) -> Answer {
     admin.console.sync_now().await.map(Json)
 }
 
-#[derive(Deserialize)]
-struct Paging {
-    limit: Option<usize>,
-    before: Option<u64>,
-}
-
-async fn webhooks(
-    State(admin): State<Admin>,
-    Query(paging): Query<Paging>,
-    Query(asked): Query<Asked>,
-) -> Answer {
-    let limit = paging.limit.unwrap_or(PAGE);
-    blocking(admin, move |console| {
-        console.webhooks(&asked.into(), paging.before, limit)
-    })
-    .await
-}
-
-/// A filter in a query, where paging stands beside it.
-#[derive(Deserialize)]
-struct Asked {
-    outcome: Option<String>,
-    reason: Option<String>,
-    platform: Option<String>,
-    account: Option<String>,
-    campaign: Option<String>,
-    since: Option<i64>,
-}
-
-impl From<Asked> for Filter {
-    fn from(asked: Asked) -> Self {
-        let Asked {
-            outcome,
-            reason,
-            platform,
-            account,
-            campaign,
-            since,
-        } = asked;
-        Self {
-            outcome,
-            reason,
-            platform,
-            account,
-            campaign,
-            since,
-        }
-    }
+async fn webhooks(State(admin): State<Admin>, Query(selection): Query<Selection>) -> Answer {
+    blocking(admin, move |console| console.webhooks(&selection)).await
 }
 
 async fn webhook(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
@@ -167,8 +122,50 @@ async fn replay(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
     admin.console.replay(&id).await.map(Json)
 }
 
-async fn replay_matching(State(admin): State<Admin>, Json(filter): Json<Filter>) -> Answer {
-    admin.console.replay_matching(&filter).await.map(Json)
+async fn replay_selected(State(admin): State<Admin>, Json(selection): Json<Selection>) -> Answer {
+    admin.console.replay_selected(selection).await.map(Json)
+}
+
+/// Deliveries in one answer, unless asked otherwise.
+const DELIVERIES_PAGE: usize = 50;
+
+/// A filter of deliveries in a query, where paging stands beside it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedDeliveries {
+    channel: Option<String>,
+    state: Option<String>,
+    since: Option<i64>,
+    limit: Option<usize>,
+    before: Option<u64>,
+}
+
+async fn deliveries(State(admin): State<Admin>, Query(asked): Query<AskedDeliveries>) -> Answer {
+    let limit = asked.limit.unwrap_or(DELIVERIES_PAGE);
+    let filter = DeliveryFilter {
+        channel: asked.channel,
+        state: asked.state,
+        since: asked.since,
+    };
+    blocking(admin, move |console| {
+        console.deliveries(&filter, asked.before, limit)
+    })
+    .await
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Resending {
+    force: bool,
+}
+
+async fn resend(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    wish: Option<Json<Resending>>,
+) -> Answer {
+    let force = wish.is_some_and(|Json(wish)| wish.force);
+    admin.console.resend(&id, force).await.map(Json)
 }
 
 async fn import(State(admin): State<Admin>, body: Bytes) -> Answer {

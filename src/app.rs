@@ -20,20 +20,29 @@ use crate::admin::guard::Guard;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::console::{Console, Live};
+use crate::events::Events;
+use crate::events::announcer::{self, Announcer};
+use crate::events::usher::Usher;
 use crate::graph::{self, Graph};
 use crate::health::Health;
-use crate::intake::limits::{DiskReserve, Limits, RateLimit};
+use crate::intake::limits::{DiskReserve, Limits};
+use crate::intake::rate::RateLimit;
 use crate::intake::tls::Tls;
 use crate::intake::{Intake, Settings, server};
+use crate::model::Channel;
+use crate::notify::claims::{Alone, Claims};
+use crate::notify::deliveries::{self, Deliveries};
+use crate::notify::{NotSetUp, Watched, Way};
 use crate::pipeline::facebook::FacebookLeads;
 use crate::pipeline::freshness::Freshness;
 use crate::pipeline::lookout::Lookout;
 use crate::pipeline::{self, Pipeline, Shared};
-use crate::schedule::{Latest, Policy, Retention, Rhythm, Schedule, check_sample};
+use crate::schedule::{Latest, Policy, Retention, Rhythm, Schedule, check_sample, renew_tokens};
 use crate::store::Store;
 use crate::store::outbox::StoreOutbox;
 use crate::store::reference::StoreReplica;
-use crate::upstream::{self, Heartbeat, Pointed, Pull, Push};
+use crate::tokens::{Renewer, Tokens};
+use crate::upstream::{self, Agreement, Heartbeat, Pointed, Pull, Push};
 use crate::worker::drive;
 
 /// How long a drain may take before the process ends all the same; what is stored is safe either way.
@@ -45,17 +54,28 @@ pub struct App {
     intake: Arc<Intake>,
     console: Arc<Console>,
     graph: Arc<Graph>,
+    tokens: Arc<Renewer>,
     graph_health: Arc<Health>,
     upstream: Option<Arc<Upstream>>,
     pull: Option<Pull>,
+    events: Option<Arc<Events>>,
     tls: Option<Arc<Tls>>,
     listeners: Listeners,
     backlog_max: u64,
     admin_guard: Guard,
     dedupe_window_ms: i64,
+    ways: Ways,
     retention: Policy,
     heartbeat: Arc<Latest>,
     paused: bool,
+}
+
+/// The ways to notify representatives by.
+struct Ways {
+    email: NotSetUp,
+    sms: NotSetUp,
+    push: NotSetUp,
+    watched: Vec<Watched>,
 }
 
 struct Listeners {
@@ -86,41 +106,52 @@ impl App {
         let store = Arc::new(open_store(config)?);
         let upstream = connect(config, &store);
         let shared = Arc::new(Shared {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
+            store,
+            clock,
             freshness: Freshness::new(upstream.is_none()),
             limits: pipeline_limits(config),
+            live_events: config.events.secret.is_some(),
         });
-        let intake = Arc::new(intake(config, &store, &clock));
-        let replica = Arc::new(StoreReplica {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-        });
+        let intake = Arc::new(intake(config, &shared));
         let pull = upstream
             .as_ref()
-            .map(|upstream| Pull::new(Arc::clone(upstream), replica));
+            .map(|upstream| Pull::new(Arc::clone(upstream), replica(&shared)));
         let graph_health = Arc::new(Health::default());
+        let graph = Arc::new(graph(config)?);
+        let tokens = Arc::new(Renewer::new(
+            Arc::clone(&shared.store),
+            Arc::clone(&shared.clock),
+            Arc::clone(&graph),
+            upstream.clone(),
+        ));
+        let events = config
+            .events
+            .secret
+            .as_ref()
+            .map(|secret| Events::new(secret.expose().as_bytes(), Arc::clone(&shared.clock)));
+        let ways = ways(config);
         let heartbeat = Arc::new(Latest::default());
         let live = Live {
+            tokens: Arc::clone(&tokens),
             intake: Arc::clone(&intake),
+            events: events.clone(),
             upstream: upstream.clone(),
             graph: Arc::clone(&graph_health),
+            channels: ways.watched.clone(),
             pull: pull.as_ref().map(Pull::handle),
             heartbeat: upstream.as_ref().map(|_| Arc::clone(&heartbeat)),
-            started_at_ms: clock.now_ms(),
+            started_at_ms: shared.clock.now_ms(),
         };
         Ok(Self {
             tls: tls(config)?.map(Arc::new),
             listeners: Listeners::bind(config).await?,
-            console: Arc::new(Console {
-                store,
-                clock,
-                live: Some(live),
-            }),
-            graph: Arc::new(graph(config)?),
+            console: Arc::new(console(&shared, live)),
+            graph,
+            tokens,
             dedupe_window_ms: millis(config.intake.dedupe_window),
             backlog_max: config.intake.max_backlog,
             admin_guard: Guard::new(config.admin.token.as_ref().map(Secret::expose)),
+            ways,
             retention: retention_policy(config),
             heartbeat,
             paused: false,
@@ -129,6 +160,7 @@ impl App {
             graph_health,
             upstream,
             pull,
+            events,
         })
     }
 
@@ -157,9 +189,10 @@ impl App {
     }
 
     /// Runs until `shutdown` completes, then drains: no new connections, requests under way answered, the steps under
-    /// way finished, the store closed.
+    /// way finished, the connection to MongoDB ended, the store closed.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let (stop, stopped) = watch::channel(false);
+        let upstream = self.upstream.clone();
         let mut servers = JoinSet::new();
         let mut workers = JoinSet::new();
         if !self.paused {
@@ -172,6 +205,9 @@ impl App {
         let drained = async {
             while servers.join_next().await.is_some() {}
             while workers.join_next().await.is_some() {}
+            if let Some(upstream) = upstream {
+                upstream.shutdown().await;
+            }
         };
         if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
             tracing::warn!("the drain took too long; what is stored goes on after the next start");
@@ -184,12 +220,16 @@ impl App {
         let (store, clock) = (&self.shared.store, &self.shared.clock);
         let retention = Retention::new(Arc::clone(store), Arc::clone(clock), self.retention);
         let checked = Arc::clone(store);
+        let tokens = Arc::clone(&self.tokens);
         Schedule::new(Arc::clone(store), Arc::clone(clock), stopped.clone())
             .with("retention", Rhythm::hourly, move |stop| {
                 retention.clone().run(stop)
             })
             .with("self_check", Rhythm::hourly, move |_| {
                 check_sample(Arc::clone(&checked))
+            })
+            .with("token_renewal", Rhythm::hourly, move |stop| {
+                renew_tokens(Arc::clone(&tokens), stop)
             })
     }
 
@@ -202,9 +242,24 @@ impl App {
             FacebookLeads::new(Arc::clone(shared), graph, health),
             stopped.clone(),
         ));
+        let tokens = Tokens::new(Arc::clone(&self.tokens));
+        workers.spawn(drive(tokens, stopped.clone()));
+        if let Some(events) = &self.events {
+            let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
+            let announcer = Announcer::new(Arc::clone(events), store, clock, announcer::RETURN_MAX);
+            workers.spawn(drive(announcer, stopped.clone()));
+            workers.spawn(drive(Usher::new(Arc::clone(events)), stopped.clone()));
+        }
+        match &self.upstream {
+            Some(upstream) => {
+                let upstream = Arc::clone(upstream);
+                self.start_deliveries(workers, stopped, Agreement { upstream });
+            }
+            None => self.start_deliveries(workers, stopped, Alone),
+        }
         let (Some(upstream), Some(pull)) = (&self.upstream, self.pull.take()) else {
             workers.spawn(drive(
-                Lookout::new(Arc::clone(shared), self.replica(), Nobody),
+                Lookout::new(Arc::clone(shared), replica(shared), Nobody),
                 stopped.clone(),
             ));
             return;
@@ -223,7 +278,7 @@ impl App {
         ));
         workers.spawn(drive(pull, stopped.clone()));
         workers.spawn(drive(
-            Lookout::new(Arc::clone(shared), self.replica(), pointed),
+            Lookout::new(Arc::clone(shared), replica(shared), pointed),
             stopped.clone(),
         ));
         workers.spawn(drive(
@@ -237,11 +292,40 @@ impl App {
         ));
     }
 
-    fn replica(&self) -> Arc<StoreReplica> {
-        Arc::new(StoreReplica {
-            store: Arc::clone(&self.shared.store),
-            clock: Arc::clone(&self.shared.clock),
-        })
+    fn start_deliveries(
+        &self,
+        workers: &mut JoinSet<()>,
+        stopped: &watch::Receiver<bool>,
+        claims: impl Claims,
+    ) {
+        let claims = Arc::new(claims);
+        let Ways {
+            email, sms, push, ..
+        } = &self.ways;
+        workers.spawn(drive(
+            self.deliveries(email.clone(), &claims),
+            stopped.clone(),
+        ));
+        workers.spawn(drive(
+            self.deliveries(sms.clone(), &claims),
+            stopped.clone(),
+        ));
+        workers.spawn(drive(
+            self.deliveries(push.clone(), &claims),
+            stopped.clone(),
+        ));
+    }
+
+    fn deliveries<W: Way, C: Claims>(&self, way: W, claims: &Arc<C>) -> Deliveries<W, C> {
+        let shared = &self.shared;
+        let limits = deliveries::Limits {
+            max_attempts: shared.limits.max_attempts,
+            backoff: shared.limits.backoff,
+            backoff_max: shared.limits.backoff_max,
+        };
+        let health = Arc::clone(&self.ways.watched[way.channel() as usize].health);
+        let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
+        Deliveries::new(store, clock, way, Arc::clone(claims), health, limits)
     }
 
     fn start_servers(self, servers: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
@@ -254,12 +338,16 @@ impl App {
         if let Some(tls) = &self.tls {
             servers.spawn(Arc::clone(tls).keep_fresh(stopped.clone()));
         }
-        servers.spawn(server::serve(
-            intake,
-            self.tls,
-            self.intake.router(),
-            stopped.clone(),
-        ));
+        let mut routes = self.intake.router();
+        if let Some(events) = self.events {
+            routes = routes.merge(events.router());
+            let mut stopped = stopped.clone();
+            servers.spawn(async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+                events.close().await;
+            });
+        }
+        servers.spawn(server::serve(intake, self.tls, routes, stopped.clone()));
         let router = admin::router(
             Arc::clone(&self.console),
             self.backlog_max,
@@ -291,12 +379,41 @@ fn not_used_yet(config: &Config) -> Vec<&'static str> {
         ("smtp", config.smtp.url.is_some()),
         ("twilio", config.twilio.account_sid.is_some()),
         ("fcm", config.fcm.service_account.is_some()),
-        ("events", config.events.secret.is_some()),
     ];
     set.into_iter()
         .filter(|(_, is_set)| *is_set)
         .map(|(key, _)| key)
         .collect()
+}
+
+/// The ways to notify by, as far as they are set up. A sender takes the place of its [`NotSetUp`] here.
+fn ways(config: &Config) -> Ways {
+    let missing = |is_set: bool, key: &str| match is_set {
+        false => format!("`{key}` is not set"),
+        true => format!("`{key}` is set, and this version does not use it yet"),
+    };
+    let way = |channel, why| NotSetUp { channel, why };
+    let email = missing(config.smtp.url.is_some(), "smtp.url");
+    let sms = missing(config.twilio.account_sid.is_some(), "twilio.account_sid");
+    let push = missing(config.fcm.service_account.is_some(), "fcm.service_account");
+    let ways = [
+        way(Channel::Email, email),
+        way(Channel::Sms, sms),
+        way(Channel::Push, push),
+    ];
+    let watched = ways.iter().map(|way| Watched {
+        channel: way.channel,
+        health: Arc::default(),
+        not_set_up: Some(way.why.clone()),
+    });
+    let watched = watched.collect();
+    let [email, sms, push] = ways;
+    Ways {
+        email,
+        sms,
+        push,
+        watched,
+    }
 }
 
 /// Opens the configured store.
@@ -336,6 +453,22 @@ fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(bound)
 }
 
+/// The reference data of a node, as those who bring it see it.
+fn replica(shared: &Shared) -> Arc<StoreReplica> {
+    Arc::new(StoreReplica {
+        store: Arc::clone(&shared.store),
+        clock: Arc::clone(&shared.clock),
+    })
+}
+
+fn console(shared: &Shared, live: Live) -> Console {
+    Console {
+        store: Arc::clone(&shared.store),
+        clock: Arc::clone(&shared.clock),
+        live: Some(live),
+    }
+}
+
 fn connect(config: &Config, store: &Store) -> Option<Arc<Upstream>> {
     let uri = config.mongodb.uri.as_ref()?.expose();
     let mut options = Options::new(
@@ -355,7 +488,7 @@ fn tls(config: &Config) -> anyhow::Result<Option<Tls>> {
     Tls::load(cert.clone(), key.clone()).map(Some)
 }
 
-fn intake(config: &Config, store: &Arc<Store>, clock: &Arc<dyn Clock>) -> Intake {
+fn intake(config: &Config, shared: &Shared) -> Intake {
     let of = &config.intake;
     let folder = config
         .store
@@ -378,7 +511,8 @@ fn intake(config: &Config, store: &Arc<Store>, clock: &Arc<dyn Clock>) -> Intake
             .as_ref()
             .map(|token| token.expose().to_owned()),
     };
-    Intake::new(Arc::clone(store), Arc::clone(clock), limits, settings)
+    let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
+    Intake::new(store, clock, limits, settings)
 }
 
 fn pipeline_limits(config: &Config) -> pipeline::Limits {
@@ -406,6 +540,7 @@ fn graph(config: &Config) -> anyhow::Result<Graph> {
     let options = graph::Options {
         graph_url: config.facebook.graph_url.to_string(),
         api_version: config.facebook.api_version.clone(),
+        app_id: config.facebook.app_id.clone(),
         app_secret: config
             .facebook
             .app_secret

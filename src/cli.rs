@@ -9,6 +9,7 @@ pub mod backend;
 pub mod client;
 
 mod check;
+mod deliveries;
 mod export;
 mod import;
 mod progress;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-pub use backend::{Backend, Filter, Page};
+pub use backend::{Backend, DeliveryFilter};
 pub use client::AdminClient;
 
 use crate::clock::Clock;
@@ -73,6 +74,9 @@ pub enum Ask {
     /// Find webhooks, look into them, replay them.
     #[command(subcommand)]
     Webhooks(webhooks::Webhooks),
+    /// Find notifications, send them once more.
+    #[command(subcommand)]
+    Deliveries(deliveries::Deliveries),
     /// Push and pull at once, or tell what is left.
     #[command(subcommand)]
     Sync(sync::Sync),
@@ -199,6 +203,7 @@ impl Ask {
             Ask::Export(export) => export.run(session).await,
             Ask::Status(status) => status.run(session).await,
             Ask::Webhooks(webhooks) => webhooks.run(session).await,
+            Ask::Deliveries(deliveries) => deliveries.run(session).await,
             Ask::Sync(sync) => sync.run(session).await,
         }
     }

@@ -11,8 +11,8 @@ pub trait Clock: Send + Sync {
     fn now_ms(&self) -> i64;
 }
 
-/// The machine's clock. When it is set forward, this one follows; when it is set back, this one goes on at its own pace,
-/// so that within a process nothing is older than what came before it, and nothing that waits stands still.
+/// The machine's clock. When it is set forward, this one follows; when it is set back, this one goes on at its own
+/// pace, so that within a process nothing is older than what came before it, and nothing that waits stands still.
 #[derive(Debug)]
 pub struct SystemClock {
     started: Instant,

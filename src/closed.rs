@@ -7,12 +7,11 @@ use futures_util::FutureExt;
 use serde_json::Value;
 
 use crate::app;
-use crate::cli::backend::{Answer, Backend, Filter, LineSink, Page};
+use crate::cli::backend::{Answer, Backend, DeliveryFilter, LineSink};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::console::Console;
-use crate::model::WebhookId;
-use crate::store::listing;
+use crate::model::{DeliveryId, Selection, WebhookId};
 
 /// Answers commands from a store opened here.
 pub struct ClosedStore(Console);
@@ -37,16 +36,6 @@ impl ClosedStore {
         }))
     }
 
-    fn page(&self, page: &Page) -> anyhow::Result<Value> {
-        let before = page
-            .before
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .context("no place to go on from")?;
-        Ok(self.0.webhooks(&filter(&page.filter), before, page.limit)?)
-    }
-
     fn write_lines(&self, collection: &str, line: &mut LineSink<'_>) -> anyhow::Result<()> {
         let mut after = Some(0);
         while let Some(from) = after {
@@ -63,8 +52,8 @@ impl Backend for ClosedStore {
         async { Ok(self.0.status()?) }.boxed()
     }
 
-    fn webhooks<'a>(&'a self, page: &'a Page) -> Answer<'a, Value> {
-        async { self.page(page) }.boxed()
+    fn webhooks<'a>(&'a self, selection: &'a Selection) -> Answer<'a, Value> {
+        async { Ok(self.0.webhooks(selection)?) }.boxed()
     }
 
     fn webhook<'a>(&'a self, id: &'a WebhookId) -> Answer<'a, Value> {
@@ -75,8 +64,26 @@ impl Backend for ClosedStore {
         async { replayed(&self.0.replay(&id.to_string()).await?) }.boxed()
     }
 
-    fn replay_matching<'a>(&'a self, asked: &'a Filter) -> Answer<'a, u64> {
-        async { replayed(&self.0.replay_matching(&filter(asked)).await?) }.boxed()
+    fn replay_selected<'a>(&'a self, selection: &'a Selection) -> Answer<'a, Value> {
+        async { Ok(self.0.replay_selected(selection.clone()).await?) }.boxed()
+    }
+
+    fn deliveries<'a>(
+        &'a self,
+        filter: &'a DeliveryFilter,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Value> {
+        async move { Ok(self.0.deliveries(filter, place(before)?, limit)?) }.boxed()
+    }
+
+    fn resend<'a>(&'a self, id: &'a DeliveryId, force: bool) -> Answer<'a, u64> {
+        async move {
+            let answer = self.0.resend(&id.to_string(), force).await?;
+            let resent = answer["resent"].as_u64();
+            resent.context("what is to be sent was not counted")
+        }
+        .boxed()
     }
 
     fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64> {
@@ -100,27 +107,14 @@ impl Backend for ClosedStore {
     }
 }
 
+/// Where a page goes on from.
+fn place(before: Option<&str>) -> anyhow::Result<Option<u64>> {
+    let before = before.map(str::parse).transpose();
+    before.context("no place to go on from")
+}
+
 fn replayed(answer: &Value) -> anyhow::Result<u64> {
     answer["replayed"]
         .as_u64()
         .context("the replay was not counted")
-}
-
-fn filter(asked: &Filter) -> listing::Filter {
-    let Filter {
-        outcome,
-        reason,
-        platform,
-        account,
-        campaign,
-        since,
-    } = asked.clone();
-    listing::Filter {
-        outcome,
-        reason,
-        platform,
-        account,
-        campaign,
-        since,
-    }
 }

@@ -92,7 +92,7 @@ section! {
         body_limit: u64 = BODY_SIZE, default "1MiB";
         /// The status that says "not stored": 400 as specified, 503 behind a load balancer that fails over.
         failure_status: u16 = FAILURE_STATUS, default "400";
-        /// The same fields without an id, for the same campaign, are a resend for this long; `0s` never.
+        /// The same fields without an id, for the same campaign, are a resend for this long.
         dedupe_window: Duration = DURATION, default "10m";
         /// Webhooks ready to be processed; past it 503. Waiting and parked ones do not count.
         max_backlog: u64 = COUNT, default "1000000";
@@ -133,9 +133,9 @@ section! {
 section! {
     /// Where operators look.
     Admin at "admin" {
-        /// Address of the admin listener: dashboard, metrics, API.
+        /// Address of the admin listener: the API, and whether the node is alive and ready.
         listen: SocketAddr = ADDRESS, default "127.0.0.1:8081";
-        /// What the dashboard and the API ask for; needed to listen beyond loopback.
+        /// What the API asks for; needed to listen beyond loopback.
         token: Option<Secret> = SECRET, default "";
     }
 }
@@ -173,7 +173,7 @@ section! {
         verify_token: Option<Secret> = SECRET, default "";
         /// The app's id, to refresh tokens.
         app_id: Option<String> = TEXT, default "";
-        /// The app's secret, to refresh tokens and to verify signatures.
+        /// The app's secret, to prove requests to Graph and to refresh tokens.
         app_secret: Option<Secret> = SECRET, default "";
         /// Version of the Graph API. Also `FACEBOOK_API_VERSION`.
         api_version: String = API_VERSION, default "v18.0";

@@ -3,8 +3,11 @@
 //!
 //! Answers are JSON values: this is the one place that gives them their shape (interface.md).
 
+mod deliveries;
+mod held;
 mod jobs;
 mod silent;
+mod tokens;
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -15,22 +18,23 @@ use inlet_sync::{PullMode, State, Upstream};
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
+use crate::events::Events;
 use crate::health::Health;
 use crate::intake::Intake;
 use crate::intake::limits::Refusal;
-use crate::model::{Outcome, Reason, TaskKey, WebhookId};
+use crate::model::{Outcome, Reason, Selection, TaskKey, WebhookId};
+use crate::notify::Watched;
 use crate::schedule::Latest;
-use crate::store::changes::Held;
 use crate::store::documents::Collection;
-use crate::store::listing::{Filter, Listed};
+use crate::store::listing::Listed;
 use crate::store::reference::COLLECTIONS;
 use crate::store::tasks::Task;
 use crate::store::{Snapshot, Store, StoreError};
+use crate::tokens::Renewer;
 
-/// Webhooks in one answer at most.
+/// Webhooks in one answer, unless asked otherwise, and at most.
+const PAGE: usize = 50;
 const LIST_MAX: usize = 1_000;
-/// Webhooks replayed by one filter at most; ask again for more.
-const REPLAY_MAX: usize = 100_000;
 /// How long `sync now` waits for the change log to empty, and how often it looks.
 const SYNC_NOW_MAX: Duration = Duration::from_secs(30);
 const SYNC_NOW_STEP: Duration = Duration::from_millis(50);
@@ -51,10 +55,16 @@ pub struct Console {
 pub struct Live {
     /// The intake.
     pub intake: Arc<Intake>,
+    /// Who listens to live events, where anybody can.
+    pub events: Option<Arc<Events>>,
     /// The connection to MongoDB, unless stand-alone.
     pub upstream: Option<Arc<Upstream>>,
     /// How Graph is doing.
     pub graph: Arc<Health>,
+    /// Renews Facebook tokens.
+    pub tokens: Arc<Renewer>,
+    /// How the ways to notify by are doing.
+    pub channels: Vec<Watched>,
     /// Asks for a complete pull.
     pub pull: Option<inlet_sync::PullNow>,
     /// The last sign of life upstream, unless stand-alone.
@@ -117,14 +127,28 @@ impl Console {
             },
             "outcomes": counted(&snapshot, ["lead", "duplicate", "ignored", "dead_letter"].into_iter())?,
             "reasons": counted(&snapshot, Reason::ALL.iter().map(|reason| reason.name()))?,
+            "deliveries": self.delivery_status(&snapshot)?,
             "sync": self.sync(&snapshot)?,
             "reference": reference,
             "store": self.file(snapshot.needed_bytes()?),
             "silent": silent::campaigns(&self.store, &snapshot, self.clock.now_ms())?,
             "jobs": jobs::all(&snapshot, self.live.as_ref())?,
             "refused": self.live.as_ref().map(refused),
+            "events": self.live_events(&snapshot)?,
             "dependencies": self.live.as_ref().map(dependencies),
+            "facebook": self.tokens(&snapshot)?,
         }))
+    }
+
+    /// `null` where live events are off.
+    fn live_events(&self, snapshot: &Snapshot) -> Result<Value, StoreError> {
+        let events = self.live.as_ref().and_then(|live| live.events.as_ref());
+        Ok(match events {
+            Some(events) => {
+                json!({ "clients": events.clients(), "waiting": snapshot.event_count()? })
+            }
+            None => Value::Null,
+        })
     }
 
     /// The file is sparse: what counts is the space it takes, not its length. What its records need is known from the
@@ -152,7 +176,7 @@ impl Console {
         let held = snapshot.held_documents(LIST_MAX)?;
         let held: Result<Vec<_>, StoreError> = held
             .iter()
-            .map(|(row, held)| describe_held(&snapshot, *row, held))
+            .map(|(row, held)| held::describe(&snapshot, *row, held))
             .collect();
         status["held_documents"] = Value::Array(held?);
         Ok(status)
@@ -189,18 +213,13 @@ impl Console {
         }))
     }
 
-    /// One page of webhooks, newest first. `before` is where the last page stopped.
+    /// One page of webhooks, newest first; `next` is where to go on before.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn webhooks(
-        &self,
-        filter: &Filter,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Value, ConsoleError> {
-        let snapshot = self.store.read()?;
-        let page = snapshot.list(filter, before, limit.min(LIST_MAX))?;
+    pub fn webhooks(&self, selection: &Selection) -> Result<Value, ConsoleError> {
+        let limit = selection.limit.unwrap_or(PAGE).min(LIST_MAX);
+        let page = self.store.read()?.list(selection, limit)?;
         let webhooks: Vec<_> = page
             .webhooks
             .iter()
@@ -215,8 +234,10 @@ impl Console {
     /// When there is none of this id, or the store cannot be read.
     pub fn webhook(&self, id: &str) -> Result<Value, ConsoleError> {
         let seq = self.seq(id)?;
-        let listed = self.store.read()?.one(seq)?.ok_or_else(|| no_webhook(id))?;
+        let snapshot = self.store.read()?;
+        let listed = snapshot.one(seq)?.ok_or_else(|| no_webhook(id))?;
         let mut whole = self.summary(&listed);
+        whole["deliveries"] = json!(self.deliveries_of(&snapshot, seq)?);
         let webhook = &listed.webhook;
         whole["content_type"] = json!(webhook.content_type);
         whole["query"] = json!(webhook.query);
@@ -241,30 +262,19 @@ impl Console {
         Ok(json!({ "replayed": self.store.replay(keys, self.clock.now_ms()).await? }))
     }
 
-    /// Runs every matching task again that ended without a lead.
+    /// Runs the tasks of one page of webhooks again that ended without a lead; `next` is where to go on before, so that
+    /// no request takes long, however many are selected. What was replayed has no outcome until it
+    /// ends again: a replay that was interrupted is gone on with by asking for it again.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub async fn replay_matching(&self, filter: &Filter) -> Result<Value, ConsoleError> {
-        let keys = self.matching(filter)?;
-        Ok(json!({ "replayed": self.store.replay(keys, self.clock.now_ms()).await? }))
-    }
-
-    fn matching(&self, filter: &Filter) -> Result<Vec<TaskKey>, StoreError> {
-        let mut keys = Vec::new();
-        let mut before = None;
-        loop {
-            let page = self.store.read()?.list(filter, before, LIST_MAX)?;
-            let ends = page.webhooks.iter().flat_map(|listed| &listed.ends);
-            keys.extend(
-                ends.filter(|(_, ended)| filter.wants_end(ended))
-                    .map(|(key, _)| *key),
-            );
-            before = page.next;
-            if before.is_none() || keys.len() >= REPLAY_MAX {
-                return Ok(keys);
-            }
-        }
+    pub async fn replay_selected(&self, selection: Selection) -> Result<Value, ConsoleError> {
+        let store = Arc::clone(&self.store);
+        // A page reads many records: not on the threads that serve webhooks.
+        let selected = tokio::task::spawn_blocking(move || selected(&store, &selection)).await;
+        let (keys, next) = selected.unwrap_or(Err(StoreError::Panicked))?;
+        let replayed = self.store.replay(keys, self.clock.now_ms()).await?;
+        Ok(json!({ "replayed": replayed, "next": next.map(|seq| seq.to_string()) }))
     }
 
     /// How many documents a collection holds here.
@@ -315,7 +325,7 @@ impl Console {
             .zip(&documents)
             .map(|(name, list)| ((*name).to_owned(), json!(list.len())));
         let counts: Map<String, Value> = counts.collect();
-        self.store.import(documents, self.clock.now_ms()).await?;
+        self.store.import(documents).await?;
         Ok(Value::Object(counts))
     }
 
@@ -374,13 +384,25 @@ impl Console {
             .parse()
             .map_err(|error| ConsoleError::Invalid(format!("{error}")))?;
         let identity = self.store.identity();
-        let here = parsed.node == identity.node && parsed.epoch == identity.epoch;
+        let here = identity.has_been(&parsed.node) && parsed.epoch == identity.epoch;
         if here {
             Ok(parsed.seq)
         } else {
             Err(no_webhook(id))
         }
     }
+}
+
+/// The ended tasks of a page of webhooks, and where the next page begins.
+fn selected(
+    store: &Store,
+    selection: &Selection,
+) -> Result<(Vec<TaskKey>, Option<u64>), StoreError> {
+    let limit = selection.limit.unwrap_or(LIST_MAX).min(LIST_MAX);
+    let page = store.read()?.list(selection, limit)?;
+    let ends = page.webhooks.iter().flat_map(|listed| &listed.ends);
+    let wanted = ends.filter(|(_, ended)| selection.wants_end(ended));
+    Ok((wanted.map(|(key, _)| *key).collect(), page.next))
 }
 
 fn no_webhook(id: &str) -> ConsoleError {
@@ -453,35 +475,6 @@ fn waiting(key: TaskKey, task: &Task) -> Value {
         "attempts": task.attempts,
         "last_error": task.last_error,
     })
-}
-
-fn describe_held(
-    snapshot: &Snapshot,
-    row: inlet_sync::ports::Row,
-    held: &Held,
-) -> Result<Value, StoreError> {
-    let id = snapshot.upstream_id(row, &snapshot.document(row)?)?;
-    let name = |(collection, number): (u8, u64)| {
-        let parent = inlet_sync::ports::Row { collection, number };
-        let id = snapshot
-            .document(parent)
-            .and_then(|stored| snapshot.upstream_id(parent, &stored));
-        Ok::<_, StoreError>(format!(
-            "{}/{}",
-            Collection::of(parent).name(),
-            id?.to_hex()
-        ))
-    };
-    Ok(json!({
-        "collection": Collection::of(row).name(),
-        "id": id.to_hex(),
-        "code": held.refusal.as_ref().map(|refusal| refusal.code),
-        "message": held.refusal.as_ref().map(|refusal| refusal.message.clone()),
-        "attempts": held.attempts,
-        "next_at_ms": held.next_at_ms,
-        "since_ms": held.since_ms,
-        "blocked_by": held.blocked_by.map(name).transpose()?,
-    }))
 }
 
 enum Source {

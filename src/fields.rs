@@ -4,7 +4,8 @@
 //! over the payload (`leaves`) files every text under what its label may stand for (`matches`); then each concept
 //! picks its first usable value and, failing that, e-mail and phone look at what is left.
 //!
-//! Pure. Must not know: platforms, campaigns, the store. It takes any JSON and never fails: what is not found is absent.
+//! Pure. Must not know: platforms, campaigns, the store. It takes any JSON and never fails: what is not found is
+//! absent.
 
 use serde_json::Value;
 
@@ -23,6 +24,9 @@ mod spelling;
 use labels::Concept;
 use matches::Matches;
 use phone::Home;
+
+pub(crate) use leaves::labelled;
+pub(crate) use spelling::loose;
 
 /// What has to be known beside the payload.
 #[derive(Debug, Clone, Copy)]

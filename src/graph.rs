@@ -1,9 +1,10 @@
-//! The Facebook Graph client: reads one lead, and says what kind of failure stood in the way.
+//! The Facebook Graph client: reads one lead, or exchanges a token, and says what kind of failure stood in the way.
 //!
 //! Must not know: the store, the pipeline, the HTTP server. It asks once and classifies; who waits, parks or gives up
 //! is decided by the caller (R28). Neither access tokens nor the app secret ever leave it in an error, a debug print
 //! or a log line.
 
+mod exchange;
 mod failure;
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,12 @@ use reqwest::{Client, StatusCode, Url, redirect};
 use serde_json::Value;
 use sha2::Sha256;
 
+use crate::detail;
 use crate::model::{FacebookKey, LeadId};
 
-pub use failure::Failure;
+pub use exchange::Exchanged;
+pub use failure::{Extent, Failure, Throttled};
+pub use usage::Waits;
 
 /// What a lead is asked for: Graph's default answer is little more than id, time and form fields. The ad's fields are
 /// simply absent for organic leads and for tokens without ads permissions.
@@ -39,7 +43,18 @@ const LEAD_ID_BYTES_MAX: usize = 128;
 pub struct Graph {
     client: Client,
     base: Url,
+    app_id: Option<String>,
     app_secret: Option<String>,
+}
+
+/// What came of asking for a lead.
+#[derive(Debug)]
+pub struct Reply {
+    /// Graph's answer, an object with `id` and `field_data` (platforms.md 1.4); or why there is none, which says what
+    /// to do about it (R28).
+    pub lead: Result<Value, Failure>,
+    /// How long Graph asks to be left alone, whatever it answered.
+    pub waits: Waits,
 }
 
 /// How to reach Graph (interface.md, `[facebook]`).
@@ -48,6 +63,8 @@ pub struct Options {
     pub graph_url: String,
     /// `facebook.api_version`, such as `v18.0`.
     pub api_version: String,
+    /// `facebook.app_id`; with it and the secret tokens can be exchanged.
+    pub app_id: Option<String>,
     /// `facebook.app_secret`; with it each request carries its `appsecret_proof`.
     pub app_secret: Option<String>,
     /// Until the connection stands, TLS included.
@@ -91,35 +108,40 @@ impl Graph {
         Ok(Self {
             client,
             base: base_url(&options)?,
+            app_id: options.app_id.filter(|id| !id.is_empty()),
             app_secret: options.app_secret.filter(|secret| !secret.is_empty()),
         })
     }
 
-    /// Reads a lead with the token of `key`: Graph's answer, an object with `id` and `field_data` (platforms.md 1.4).
+    /// Reads a lead with the token of `key`.
     ///
     /// One request; a second one, for the essential fields only, where Graph refuses a field it does not know.
-    ///
-    /// # Errors
-    /// [`Failure`] says what to do about it (R28).
-    pub async fn lead(&self, leadgen_id: &LeadId, key: &FacebookKey) -> Result<Value, Failure> {
-        let asked = match self.lead_fields(leadgen_id, key, FIELDS).await {
-            // A field that came or went with an API version must not cost leads.
-            Err(failure) if failure.is_unknown_field() => {
-                self.lead_fields(leadgen_id, key, ESSENTIAL_FIELDS).await
-            }
-            asked => asked,
-        };
-        asked.map_err(|failure| failure.told(|detail| self.fit_to_tell(detail, key)))
+    pub async fn lead(&self, leadgen_id: &LeadId, key: &FacebookKey) -> Reply {
+        let mut reply = self.lead_fields(leadgen_id, key, FIELDS).await;
+        // A field that came or went with an API version must not cost leads.
+        if matches!(&reply.lead, Err(failure) if failure.is_unknown_field()) {
+            reply = self.lead_fields(leadgen_id, key, ESSENTIAL_FIELDS).await;
+        }
+        let told = |failure: Failure| failure.told(|it| self.fit_to_tell(it, &key.access_token));
+        reply.lead = reply.lead.map_err(told);
+        reply
     }
 
-    async fn lead_fields(
-        &self,
-        leadgen_id: &LeadId,
-        key: &FacebookKey,
-        fields: &str,
-    ) -> Result<Value, Failure> {
-        let url = self.lead_url(leadgen_id, key, fields)?;
-        self.ask(url).await?.judge(leadgen_id)
+    async fn lead_fields(&self, leadgen_id: &LeadId, key: &FacebookKey, fields: &str) -> Reply {
+        let asked = match self.lead_url(leadgen_id, key, fields) {
+            Ok(url) => self.ask(url).await,
+            Err(failure) => Err(failure),
+        };
+        match asked {
+            Ok(answer) => Reply {
+                waits: answer.waits,
+                lead: answer.judge(leadgen_id),
+            },
+            Err(failure) => Reply {
+                waits: Waits::default(),
+                lead: Err(failure),
+            },
+        }
     }
 
     fn lead_url(
@@ -144,7 +166,7 @@ impl Graph {
         let mut response = self.client.get(url).send().await.map_err(not_answered)?;
         let mut answer = Answer {
             status: response.status(),
-            wait: usage::wait(response.headers()),
+            waits: usage::waits(response.headers()),
             body: Vec::new(),
         };
         while let Some(chunk) = response.chunk().await.map_err(not_answered)? {
@@ -158,14 +180,13 @@ impl Graph {
 
     /// Graph repeats malformed tokens in its messages, and other machines repeat whole URLs: what is secret is masked
     /// before anything is cut, so that no half of it remains.
-    fn fit_to_tell(&self, detail: &str, key: &FacebookKey) -> String {
-        let mut secrets = vec![key.access_token.clone()];
+    fn fit_to_tell(&self, detail: &str, access_token: &str) -> String {
+        let mut secrets = vec![access_token.to_owned()];
         if let Some(secret) = &self.app_secret {
-            secrets.push(proof(secret, &key.access_token));
+            secrets.push(proof(secret, access_token));
             secrets.push(secret.clone());
         }
-        let masked = secrets.iter().fold(detail.to_owned(), mask);
-        failure::bounded(&masked)
+        detail::fit_to_tell(detail, secrets.iter().map(String::as_str))
     }
 }
 
@@ -174,6 +195,7 @@ impl Default for Options {
         Self {
             graph_url: "https://graph.facebook.com".to_owned(),
             api_version: "v18.0".to_owned(),
+            app_id: None,
             app_secret: None,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(15),
@@ -201,13 +223,13 @@ impl fmt::Debug for Options {
 /// An HTTP answer, whole.
 struct Answer {
     status: StatusCode,
-    wait: Option<Duration>,
+    waits: Waits,
     body: Vec<u8>,
 }
 
 impl Answer {
     fn judge(self, asked: &LeadId) -> Result<Value, Failure> {
-        failure::judge(self.status, self.wait, &self.body, asked)
+        failure::judge(self.status, self.waits, &self.body, asked)
     }
 }
 
@@ -259,31 +281,16 @@ fn proof(app_secret: &str, access_token: &str) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// Stars for a secret, written plainly or as in a URL.
-fn mask(text: String, secret: &String) -> String {
-    if secret.is_empty() {
-        return text;
-    }
-    let in_url: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    text.replace(secret, "***").replace(&in_url, "***")
-}
-
 fn not_answered(error: reqwest::Error) -> Failure {
     // The URL carries the token.
     let error = error.without_url();
-    let detail = with_causes(&error);
+    let detail = detail::with_causes(&error);
     if error.is_builder() {
         // The id is known to be plain, so only a token that is none can spoil the request.
-        return Failure::TokenBroken { detail };
+        return Failure::TokenBroken {
+            detail,
+            extent: Extent::Everywhere,
+        };
     }
     Failure::unavailable(detail)
-}
-
-/// The error and what caused it: reqwest's own text says only that sending failed.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

@@ -3,33 +3,31 @@
 //! Must not know: what a body means, MongoDB, the pipeline. A webhook is answered with success only after an fsync
 //! (R1); whatever is not on disk is answered with a failure (R2).
 
+mod bodies;
+mod held;
 pub mod limits;
+pub mod rate;
 pub mod reply;
 pub mod server;
 pub mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method as HttpMethod, StatusCode, header};
 use axum::response::Response;
 use axum::routing::any;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 
 use crate::clock::Clock;
 use crate::model::{Method, Webhook};
 use crate::platforms::{self, Adapter, Addressing};
 use crate::store::{NotStored, Store};
+use bodies::Bodies;
 use limits::{Limits, Refusal, Refusals};
-
-/// How long a body may take to arrive. Platforms send at once; whoever takes longer only holds a connection.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Headers that are kept with a webhook (R1): what signs it, and what names the delivery and the sender.
 const KEPT_HEADERS: [&str; 9] = [
@@ -49,6 +47,7 @@ pub struct Intake {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     limits: Limits,
+    bodies: Bodies,
     refusals: Refusals,
     settings: Settings,
 }
@@ -79,6 +78,7 @@ impl Intake {
             store,
             clock,
             limits,
+            bodies: Bodies::default(),
             refusals: Refusals::default(),
             settings,
         }
@@ -123,10 +123,12 @@ impl Intake {
         if let Err(refusal) = self.limits.admit(peer, &self.store, self.clock.now_ms()) {
             return self.refuse(refusal);
         }
-        let body = match self.read(body).await {
-            Ok(body) => body,
+        // The room that it takes is given back when it is stored.
+        let mut held = match self.bodies.read(body, self.limits.body_bytes_max).await {
+            Ok(held) => held,
             Err(refusal) => return self.refuse(refusal),
         };
+        let body = std::mem::take(&mut held.bytes);
         let webhook = webhook(adapter, target, &parts, peer, body, self.clock.now_ms());
         match self.store.receive(&webhook).await {
             Ok(_) => reply::success(),
@@ -135,16 +137,6 @@ impl Intake {
                 self.refusals.count(Refusal::NotStored);
                 reply::failure(self.settings.failure_status)
             }
-        }
-    }
-
-    async fn read(&self, body: Body) -> Result<Vec<u8>, Refusal> {
-        let limited = Limited::new(body, self.limits.body_bytes_max);
-        match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes().into()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
-            Ok(Err(_)) => Err(Refusal::BodyBroken),
-            Err(_) => Err(Refusal::BodyTimeout),
         }
     }
 
@@ -215,7 +207,8 @@ async fn page_addressed(State(intake): State<Arc<Intake>>, request: Request) -> 
     }
 }
 
-/// Places in `/v1/inbound/webhooks/{platform}/{account}/{campaign}`, counted from the empty text before the first slash.
+/// Places in `/v1/inbound/webhooks/{platform}/{account}/{campaign}`, counted from the empty text before the first
+/// slash.
 const PLATFORM: usize = 4;
 const ACCOUNT: usize = 5;
 const CAMPAIGN: usize = 6;

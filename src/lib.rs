@@ -11,10 +11,13 @@ pub mod intake;
 pub mod store;
 
 pub mod graph;
+pub mod jwt;
 pub mod notify;
 pub mod pipeline;
 
+pub mod events;
 pub mod schedule;
+pub mod tokens;
 pub mod upstream;
 
 pub mod admin;
@@ -26,6 +29,8 @@ pub mod clock;
 pub mod closed;
 pub mod config;
 pub mod demo;
+pub mod detail;
 pub mod health;
+pub mod retry_after;
 pub mod telemetry;
 pub mod worker;

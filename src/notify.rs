@@ -3,7 +3,24 @@
 //! Must not know: the pipeline, MongoDB, HTTP servers. A sender (one per way) hands one message over and says what
 //! became of it; who waits, gives up or sends again is decided by the deliveries.
 
+pub mod attachment;
+pub mod claims;
+pub mod content;
+pub mod deliveries;
+pub mod email;
+pub mod facts;
+mod http;
+pub mod push;
+pub mod sms;
+pub mod template;
+
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::health::Health;
+use crate::model::Channel;
+use facts::Facts;
 
 /// What the provider said when it took a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,4 +53,76 @@ pub enum Failure {
         /// What happened.
         detail: String,
     },
+}
+
+/// One way to reach a representative: what a sender is to the deliveries.
+pub trait Way: Send + Sync + 'static {
+    /// All that is needed to hand it over once.
+    type Message: Send;
+
+    /// Which way it is.
+    fn channel(&self) -> Channel;
+
+    /// Works out what to send. No I/O.
+    ///
+    /// # Errors
+    /// Why nothing can be sent for this lead, in words: the user has no address, the way is not set up.
+    fn render(&self, facts: &Facts) -> Result<Self::Message, String>;
+
+    /// Hands a message over, once, within a time of its own.
+    fn send(&self, message: Self::Message) -> impl Future<Output = Handed> + Send;
+}
+
+/// How handing a message over went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handed {
+    /// The provider's answer.
+    pub outcome: Result<Receipt, Failure>,
+    /// Device tokens that the provider says lead nowhere any more.
+    pub dead_tokens: Vec<String>,
+}
+
+impl From<Result<Receipt, Failure>> for Handed {
+    fn from(outcome: Result<Receipt, Failure>) -> Self {
+        Self {
+            outcome,
+            dead_tokens: Vec::new(),
+        }
+    }
+}
+
+/// How a channel of a running node is doing.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Which.
+    pub channel: Channel,
+    /// What it suffers from.
+    pub health: Arc<Health>,
+    /// Why there is none: what the configuration lacks.
+    pub not_set_up: Option<String>,
+}
+
+/// A way that is not there: what is to go by it fails at once, and says why.
+#[derive(Debug, Clone)]
+pub struct NotSetUp {
+    /// Which way.
+    pub channel: Channel,
+    /// Why, in words: "`smtp.url` is not set".
+    pub why: String,
+}
+
+impl Way for NotSetUp {
+    type Message = std::convert::Infallible;
+
+    fn channel(&self) -> Channel {
+        self.channel
+    }
+
+    fn render(&self, _: &Facts) -> Result<Self::Message, String> {
+        Err(self.why.clone())
+    }
+
+    async fn send(&self, message: Self::Message) -> Handed {
+        match message {}
+    }
 }

@@ -5,6 +5,7 @@
 //! and is caught up once at the next start, however many were missed.
 
 mod check;
+mod renewal;
 mod retention;
 mod rhythm;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio_cron_scheduler::{JobScheduler, JobSchedulerError};
 
 pub use check::check_sample;
+pub use renewal::renew_tokens;
 pub use retention::{Policy, Retention};
 pub use rhythm::Rhythm;
 

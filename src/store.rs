@@ -8,9 +8,12 @@ pub mod changes;
 mod codec;
 pub mod compaction;
 mod database;
+pub mod deliveries;
 pub mod documents;
+pub mod events;
 pub mod inbox;
 pub mod jobs;
+mod lead_errors;
 pub mod listing;
 pub mod outbox;
 pub mod reference;
@@ -19,7 +22,8 @@ pub mod sample;
 pub mod tables;
 pub mod tasks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub mod tokens;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -57,6 +61,16 @@ pub struct Identity {
     pub node: String,
     /// Rises with each restore.
     pub epoch: u32,
+    /// What it was called before: webhook ids that were told then name this store's webhooks, too.
+    pub earlier_names: Vec<String>,
+}
+
+impl Identity {
+    /// Whether this store's webhooks are, or once were, named after `node`.
+    #[must_use]
+    pub fn has_been(&self, node: &str) -> bool {
+        self.node == node || self.earlier_names.iter().any(|name| name == node)
+    }
 }
 
 /// Hints that something was committed. Polling is the fallback; a missed hint costs time, never a webhook.
@@ -68,6 +82,19 @@ pub struct Signals {
     pub graph: Notify,
     /// Documents to push.
     pub push: Notify,
+    /// Facebook tokens to renew.
+    pub tokens: Notify,
+    /// Live events to tell.
+    pub events: Notify,
+    /// Notifications to send, by the channel's number.
+    pub deliveries: [Notify; 3],
+}
+
+impl Signals {
+    /// Something may be due on any channel.
+    pub fn wake_deliveries(&self) {
+        self.deliveries.iter().for_each(Notify::notify_one);
+    }
 }
 
 /// Positions that are read far more often than written, kept beside the file.
@@ -395,12 +422,17 @@ impl Tables<'_> {
 
     /// Takes the next of a rising series of numbers, starting at 1.
     pub(crate) fn next_number(&mut self, name: &'static str) -> Result<u64, StoreError> {
-        let last = match self.tally.numbers.get(name) {
-            Some(last) => *last,
-            None => number(&self.meta, name)?,
-        };
-        self.tally.numbers.insert(name, last + 1);
-        Ok(last + 1)
+        let next = self.last_number(name)? + 1;
+        self.tally.numbers.insert(name, next);
+        Ok(next)
+    }
+
+    /// The last number taken of a rising series; 0 before the first.
+    pub(crate) fn last_number(&self, name: &'static str) -> Result<u64, StoreError> {
+        match self.tally.numbers.get(name) {
+            Some(last) => Ok(*last),
+            None => number(&self.meta, name),
+        }
     }
 
     /// Adds to a counter.
@@ -438,7 +470,7 @@ pub(crate) struct Tally {
     numbers: BTreeMap<&'static str, u64>,
     counts: BTreeMap<&'static str, i64>,
     heard: activity::Heard,
-    /// The oldest webhook that a task of ended: retention looks at it again.
+    /// The oldest webhook of which a task or a delivery ended: retention looks at it again.
     oldest_end: Option<u64>,
 }
 
@@ -477,19 +509,46 @@ fn migrate(tables: &mut Tables<'_>) -> Result<(), StoreError> {
 }
 
 fn identify(tables: &mut Tables<'_>, configured: Option<&str>) -> Result<Identity, StoreError> {
-    let kept = tables
-        .meta
-        .get("node")?
-        .map(|name| String::from_utf8_lossy(name.value()).into_owned());
+    let kept = text(&tables.meta, "node")?;
     let node = configured
         .map(str::to_owned)
         .or(kept.clone())
         .unwrap_or_else(generated_node_id);
+    let mut earlier_names = earlier_names(&tables.meta)?;
     if kept.as_deref() != Some(node.as_str()) {
         tables.meta.insert("node", node.as_bytes())?;
+        earlier_names.extend(kept);
+        earlier_names.sort_unstable();
+        earlier_names.dedup();
+        tables
+            .meta
+            .insert(EARLIER_NAMES, earlier_names.join(" ").as_bytes())?;
     }
+    earlier_names.retain(|name| *name != node);
     let epoch = u32::try_from(number(&tables.meta, "epoch")?).unwrap_or(u32::MAX);
-    Ok(Identity { node, epoch })
+    Ok(Identity {
+        node,
+        epoch,
+        earlier_names,
+    })
+}
+
+/// Names this node has had, with blanks between them; a name has none in it.
+const EARLIER_NAMES: &str = "earlier_names";
+
+fn earlier_names(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<Vec<String>, StoreError> {
+    let names = text(meta, EARLIER_NAMES)?.unwrap_or_default();
+    Ok(names.split_whitespace().map(str::to_owned).collect())
+}
+
+fn text(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<Option<String>, StoreError> {
+    let value = meta.get(name)?;
+    Ok(value.map(|text| String::from_utf8_lossy(text.value()).into_owned()))
 }
 
 /// Short enough to read aloud, random enough for a fleet.

@@ -13,6 +13,7 @@ use inlet_sync::{
 };
 
 use crate::clock::Clock;
+use crate::notify::claims::Claims;
 use crate::pipeline::lookout::PointedRead;
 use crate::schedule::Latest;
 use crate::store::jobs::JobRun;
@@ -41,6 +42,7 @@ pub fn indexes() -> Vec<IndexSpec> {
         collection,
         fields,
         ignore_case,
+        expires: false,
     };
     vec![
         index("crm.contacts", &["account_id", "type", "email"], true),
@@ -57,6 +59,10 @@ pub fn indexes() -> Vec<IndexSpec> {
         ),
         index("support.rooms", &["conversation_id"], false),
         index("campaigns", &["page_id", "lead_form_id"], false),
+        IndexSpec {
+            expires: true,
+            ..index("inlet.claims", &["until"], false)
+        },
     ]
 }
 
@@ -277,6 +283,33 @@ impl Worker for Heartbeat {
 
     async fn wait(&mut self) {
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+    }
+}
+
+/// Agrees with the other nodes of the database on who notifies (R26).
+pub struct Agreement {
+    /// The connection.
+    pub upstream: Arc<Upstream>,
+}
+
+impl Claims for Agreement {
+    fn is_reachable(&self) -> bool {
+        !self.upstream.health().breaker_open
+    }
+
+    /// In a task of its own: whoever stops waiting does not stop it, and a claim that comes late still keeps others
+    /// from sending.
+    async fn claim(&self, keys: Vec<String>, now_ms: i64) -> Option<Vec<bool>> {
+        let upstream = Arc::clone(&self.upstream);
+        let claim = async move { upstream.claim_once(&keys, now_ms).await };
+        match tokio::spawn(claim).await {
+            Ok(Ok(ours)) => Some(ours),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no agreement on who notifies");
+                None
+            }
+            Err(_) => None,
+        }
     }
 }
 

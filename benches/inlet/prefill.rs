@@ -70,7 +70,7 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<(Arc<Store>, StoreOutbox)> {
 async fn fill(path: &Path, leads: u64, queue: Queue) -> anyhow::Result<()> {
     let (store, outbox) = open(path)?;
     let clock = queue.clock();
-    store.import(to_import()?, clock.now_ms()).await?;
+    store.import(to_import()?).await?;
     let outbox = Arc::new(outbox);
     let mut pipeline = pipeline(&store, Arc::clone(&clock));
     let mut first = 0;
@@ -115,6 +115,7 @@ pub(crate) fn pipeline(store: &Arc<Store>, clock: Arc<dyn Clock>) -> Pipeline {
         clock,
         freshness: Freshness::new(true),
         limits: limits(),
+        live_events: false,
     }))
 }
 

@@ -6,10 +6,10 @@
 //! Must not know: HTTP, or the store.
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
 use serde_json::Value;
 
-use crate::model::WebhookId;
+use crate::model::{DeliveryId, Selection, WebhookId};
+pub use crate::store::deliveries::Filter as DeliveryFilter;
 
 /// An answer that takes a while.
 pub type Answer<'a, T> = BoxFuture<'a, anyhow::Result<T>>;
@@ -23,7 +23,7 @@ pub trait Backend: Send + Sync {
     fn status(&self) -> Answer<'_, Value>;
 
     /// `GET /api/v1/webhooks`: one page, newest first.
-    fn webhooks<'a>(&'a self, page: &'a Page) -> Answer<'a, Value>;
+    fn webhooks<'a>(&'a self, selection: &'a Selection) -> Answer<'a, Value>;
 
     /// `GET /api/v1/webhooks/{id}`.
     fn webhook<'a>(&'a self, id: &'a WebhookId) -> Answer<'a, Value>;
@@ -31,8 +31,19 @@ pub trait Backend: Send + Sync {
     /// `POST /api/v1/webhooks/{id}/replay`: how many were replayed.
     fn replay<'a>(&'a self, id: &'a WebhookId) -> Answer<'a, u64>;
 
-    /// `POST /api/v1/webhooks/replay`: how many were replayed.
-    fn replay_matching<'a>(&'a self, filter: &'a Filter) -> Answer<'a, u64>;
+    /// `POST /api/v1/webhooks/replay`: how many of one page were replayed, and where the next page begins.
+    fn replay_selected<'a>(&'a self, selection: &'a Selection) -> Answer<'a, Value>;
+
+    /// `GET /api/v1/deliveries`: one page, newest first; `before` is the `next` of the page before.
+    fn deliveries<'a>(
+        &'a self,
+        filter: &'a DeliveryFilter,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Value>;
+
+    /// `POST /api/v1/deliveries/{id}/resend`: how many are to be sent once more.
+    fn resend<'a>(&'a self, id: &'a DeliveryId, force: bool) -> Answer<'a, u64>;
 
     /// `GET /api/v1/documents/{collection}?count=1`.
     fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64>;
@@ -48,57 +59,4 @@ pub trait Backend: Send + Sync {
 
     /// `GET /api/v1/sync`.
     fn sync_status(&self) -> Answer<'_, Value>;
-}
-
-/// Which webhooks. Absent fields do not filter.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Filter {
-    /// An outcome's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<String>,
-    /// A reason's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// An adapter's slug.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub platform: Option<String>,
-    /// The account of the URL.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub account: Option<String>,
-    /// The campaign of the URL.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub campaign: Option<String>,
-    /// The earliest arrival, milliseconds since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<i64>,
-}
-
-/// Part of a listing, newest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Page {
-    /// Which webhooks.
-    pub filter: Filter,
-    /// How many at most.
-    pub limit: usize,
-    /// The `next` of the page before.
-    pub before: Option<String>,
-}
-
-// === impl Filter ===
-
-impl Filter {
-    /// The filter as a query's names and values.
-    #[must_use]
-    pub fn pairs(&self) -> Vec<(&'static str, String)> {
-        let fields = [
-            ("outcome", self.outcome.clone()),
-            ("reason", self.reason.clone()),
-            ("platform", self.platform.clone()),
-            ("account", self.account.clone()),
-            ("campaign", self.campaign.clone()),
-            ("since", self.since.map(|ms| ms.to_string())),
-        ];
-        let present = |(name, value): (&'static str, Option<String>)| Some((name, value?));
-        fields.into_iter().filter_map(present).collect()
-    }
 }

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{MISTAKEN, table};
-use crate::config::{Config, Effective, Mistakes, Strings};
+use crate::config::{Config, Effective, Mistake, Mistakes, Place, Strings};
+use crate::notify::push::{KeyFileError, ServiceAccount};
 
 /// Read the configuration and name every mistake at once.
 #[derive(Debug, clap::Args)]
@@ -26,15 +27,20 @@ impl Check {
         out: &mut dyn Write,
     ) -> io::Result<ExitCode> {
         match Config::explain(path, env) {
-            Ok((_, settings)) => {
-                writeln!(out, "{}", self.fine(&settings))?;
-                Ok(ExitCode::SUCCESS)
-            }
-            Err(mistakes) => {
-                writeln!(out, "{}", self.mistaken(&mistakes))?;
-                Ok(ExitCode::from(MISTAKEN))
-            }
+            Ok((config, settings)) => match key_file_mistake(&config) {
+                None => {
+                    writeln!(out, "{}", self.fine(&settings))?;
+                    Ok(ExitCode::SUCCESS)
+                }
+                Some(mistake) => self.refuse(&mistake.into(), out),
+            },
+            Err(mistakes) => self.refuse(&mistakes, out),
         }
+    }
+
+    fn refuse(&self, mistakes: &Mistakes, out: &mut dyn Write) -> io::Result<ExitCode> {
+        writeln!(out, "{}", self.mistaken(mistakes))?;
+        Ok(ExitCode::from(MISTAKEN))
     }
 
     fn fine(&self, settings: &[Effective]) -> String {
@@ -50,6 +56,22 @@ impl Check {
         }
         mistakes.to_string()
     }
+}
+
+/// What is inside the file of `fcm.service_account`; that it is there was looked at with all the other keys. One that
+/// this user may not read may still be the node's.
+fn key_file_mistake(config: &Config) -> Option<Mistake> {
+    let path = config.fcm.service_account.as_ref()?;
+    let error = ServiceAccount::load(path).err()?;
+    if matches!(&error, KeyFileError::Unreadable(cause) if cause.kind() == io::ErrorKind::PermissionDenied)
+    {
+        return None;
+    }
+    Some(Mistake {
+        place: Place::File(path.clone()),
+        what: format!("`fcm.service_account` names this file, and {error}"),
+        remedy: "take a new key of the service account from the Google Cloud console".to_owned(),
+    })
 }
 
 fn settings_table(settings: &[Effective]) -> String {

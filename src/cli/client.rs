@@ -18,8 +18,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::backend::{Answer, Backend, Filter, LineSink, Page};
-use crate::model::WebhookId;
+use super::backend::{Answer, Backend, DeliveryFilter, LineSink};
+use crate::model::{DeliveryId, Selection, WebhookId};
 
 /// A node that answers at a socket. Each request has a connection of its own.
 #[derive(Debug, Clone)]
@@ -173,12 +173,16 @@ fn segment(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-fn query(page: &Page) -> String {
-    Serializer::new(String::new())
-        .extend_pairs(page.filter.pairs())
-        .append_pair("limit", &page.limit.to_string())
-        .extend_pairs(page.before.iter().map(|id| ("before", id)))
-        .finish()
+/// A selection as a query: its fields are texts and numbers.
+fn query(selection: &Selection) -> anyhow::Result<String> {
+    let mut query = Serializer::new(String::new());
+    if let Value::Object(fields) = serde_json::to_value(selection)? {
+        for (name, value) in &fields {
+            let text = value.as_str().map(str::to_owned);
+            query.append_pair(name, &text.unwrap_or_else(|| value.to_string()));
+        }
+    }
+    Ok(query.finish())
 }
 
 fn number(answer: &Value, name: &str) -> anyhow::Result<u64> {
@@ -191,9 +195,9 @@ impl Backend for AdminClient {
         self.get_json("/api/v1/status").boxed()
     }
 
-    fn webhooks<'a>(&'a self, page: &'a Page) -> Answer<'a, Value> {
+    fn webhooks<'a>(&'a self, selection: &'a Selection) -> Answer<'a, Value> {
         async move {
-            let path = format!("/api/v1/webhooks?{}", query(page));
+            let path = format!("/api/v1/webhooks?{}", query(selection)?);
             self.get_json(&path).await
         }
         .boxed()
@@ -215,11 +219,36 @@ impl Backend for AdminClient {
         .boxed()
     }
 
-    fn replay_matching<'a>(&'a self, filter: &'a Filter) -> Answer<'a, u64> {
+    fn replay_selected<'a>(&'a self, selection: &'a Selection) -> Answer<'a, Value> {
         async move {
-            let filter = serde_json::to_value(filter)?;
-            let answer = self.post_json("/api/v1/webhooks/replay", &filter).await?;
-            number(&answer, "replayed")
+            let selection = serde_json::to_value(selection)?;
+            self.post_json("/api/v1/webhooks/replay", &selection).await
+        }
+        .boxed()
+    }
+
+    fn deliveries<'a>(
+        &'a self,
+        filter: &'a DeliveryFilter,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Value> {
+        async move {
+            let query = Serializer::new(String::new())
+                .extend_pairs(filter.pairs())
+                .append_pair("limit", &limit.to_string())
+                .extend_pairs(before.iter().map(|id| ("before", id)))
+                .finish();
+            self.get_json(&format!("/api/v1/deliveries?{query}")).await
+        }
+        .boxed()
+    }
+
+    fn resend<'a>(&'a self, id: &'a DeliveryId, force: bool) -> Answer<'a, u64> {
+        async move {
+            let path = format!("/api/v1/deliveries/{}/resend", segment(&id.to_string()));
+            let wish = serde_json::json!({ "force": force });
+            number(&self.post_json(&path, &wish).await?, "resent")
         }
         .boxed()
     }

@@ -26,10 +26,13 @@ fn render(status: &Value) -> String {
         node(status),
         tally("outcome", status, "/outcomes"),
         tally("ignored because", status, "/reasons"),
+        deliveries(status),
         sync::facts(status.get("sync").unwrap_or(&Value::Null)),
         silent(status),
         jobs(status),
         dependencies(status),
+        broken_tokens(status),
+        expiring_tokens(status),
     ];
     let shown: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     shown.join("\n\n")
@@ -52,6 +55,8 @@ fn node(status: &Value) -> String {
         ("users", cell(status, "/reference/users")),
         ("facebook keys", cell(status, "/reference/facebook.keys")),
         ("cache as of", time(status, "/reference/complete_at_ms")),
+        ("live clients", cell(status, "/events/clients")),
+        ("events waiting", cell(status, "/events/waiting")),
     ])
 }
 
@@ -100,6 +105,36 @@ fn jobs(status: &Value) -> String {
     table::grid(&["job", "last run", "took", "next run", "result"], rows)
 }
 
+fn deliveries(status: &Value) -> String {
+    let row = |(name, channel): (&String, &Value)| {
+        vec![
+            table::harmless(name),
+            cell(channel, "/waiting"),
+            lasting(channel, "/oldest_age_ms"),
+            cell(channel, "/sent"),
+            cell(channel, "/failed"),
+            cell(channel, "/unknown"),
+            cell(channel, "/channel"),
+            cell(channel, "/last_error"),
+        ]
+    };
+    let rows: Vec<_> = table::members(status, "/deliveries").map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let headers = [
+        "notify by",
+        "waiting",
+        "oldest",
+        "sent",
+        "failed",
+        "unknown",
+        "state",
+        "last error",
+    ];
+    table::grid(&headers, rows)
+}
+
 fn dependencies(status: &Value) -> String {
     let row = |(name, health): (&String, &Value)| {
         vec![
@@ -115,6 +150,64 @@ fn dependencies(status: &Value) -> String {
     table::grid(&["dependency", "state", "last error"], rows)
 }
 
+/// Keys whose leads wait, and what to do about it.
+fn broken_tokens(status: &Value) -> String {
+    let rows = rows(status, "/facebook/broken", |row| {
+        let since = time(row, "/since_ms");
+        vec![
+            account(row),
+            page(row),
+            since,
+            cell(row, "/reason"),
+            cell(row, "/remedy"),
+        ]
+    });
+    grid_of(
+        &["facebook token broken", "page", "since", "reason", "remedy"],
+        rows,
+    )
+}
+
+/// Keys that are to be renewed, or have to be by hand.
+fn expiring_tokens(status: &Value) -> String {
+    let rows = rows(status, "/facebook/expiring", |row| {
+        let end = time(row, "/expires_at_ms");
+        vec![
+            account(row),
+            page(row),
+            end,
+            cell(row, "/last_error"),
+            cell(row, "/remedy"),
+        ]
+    });
+    grid_of(
+        &["facebook token ends", "page", "at", "last error", "remedy"],
+        rows,
+    )
+}
+
+fn rows(status: &Value, pointer: &str, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+    table::items(status, pointer).iter().map(row).collect()
+}
+
+fn grid_of(headers: &[&str], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    table::grid(headers, rows)
+}
+
+fn account(row: &Value) -> String {
+    format!("account {}", cell(row, "/account"))
+}
+
+fn page(row: &Value) -> String {
+    match row["page"].as_str() {
+        Some(page) => table::harmless(page),
+        None => "all".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -128,24 +221,46 @@ mod tests {
             "backlog": {"ready": 3, "oldest_age_ms": 61_000},
             "outcomes": {"lead": 7, "dead_letter": 1},
             "reference": {"facebook.keys": 2},
+            "events": {"clients": 4, "waiting": 0},
             "sync": {"mode": "poll", "reachable": false, "last_error": "refused"},
             "silent": [{"campaign": "c1", "name": "Spring", "since_ms": 0, "usual_ms": 3_600_000}],
             "jobs": {"retention": {"last_ms": 0, "duration_ms": 1_500, "next_ms": 3_600_000, "result": "removed 2"}},
             "dependencies": {"graph": {"state": "waiting", "last_error": "429"}},
+            "deliveries": {"sms": {"waiting": 2, "oldest_age_ms": 61_000, "sent": 5, "failed": 1, "unknown": 0,
+                "channel": "off", "last_error": "`twilio.account_sid` is not set"}},
         }));
         for line in [
-            "node           edge-1",
-            "ready          3",
-            "oldest         1m 1s",
-            "waiting        -",
-            "facebook keys  2",
+            "node            edge-1",
+            "ready           3",
+            "oldest          1m 1s",
+            "waiting         -",
+            "facebook keys   2",
+            "live clients    4",
             "dead_letter  1",
             "graph       waiting  429",
             "Spring           c1  1970-01-01T00:00:00.000Z  1h",
             "1970-01-01T00:00:00.000Z  1s 500ms  1970-01-01T01:00:00.000Z  removed 2",
+            "sms        2        1m 1s   5     1       0        off    `twilio.account_sid` is not set",
         ] {
             assert!(shown.contains(line), "no `{line}` in\n{shown}");
         }
         assert!(!shown.contains("IGNORED BECAUSE"), "{shown}");
+        assert!(!shown.contains("FACEBOOK TOKEN"), "{shown}");
+    }
+
+    #[test]
+    fn a_broken_token_is_shown_with_its_remedy() {
+        let shown = render(&json!({ "facebook": {
+            "broken": [{"account": "a1", "page": null, "key": "f1", "since_ms": 0,
+                "reason": "code 190", "remedy": "reconnect Facebook for this account"}],
+            "expiring": [{"account": "a2", "page": "7", "key": "f2", "expires_at_ms": 86_400_000,
+                "last_error": null, "remedy": null}],
+        } }));
+        for line in [
+            "account a1             all   1970-01-01T00:00:00.000Z  code 190  reconnect Facebook for this account",
+            "account a2           7     1970-01-02T00:00:00.000Z",
+        ] {
+            assert!(shown.contains(line), "no `{line}` in\n{shown}");
+        }
     }
 }

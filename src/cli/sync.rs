@@ -66,6 +66,7 @@ fn held(sync: &Value) -> String {
         vec![
             cell(held, "/collection"),
             cell(held, "/id"),
+            cell(held, "/reason"),
             cell(held, "/attempts"),
             time(held, "/next_at_ms"),
             cell(held, "/blocked_by"),
@@ -83,6 +84,7 @@ fn held(sync: &Value) -> String {
     let headers = [
         "collection",
         "id",
+        "reason",
         "attempts",
         "next",
         "blocked by",

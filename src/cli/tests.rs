@@ -94,14 +94,14 @@ async fn a_listing_sends_its_filters_and_follows_pages() {
     let pages = get(|RawQuery(query): RawQuery| async move {
         let query = query.unwrap();
         assert!(
-            query.starts_with("platform=kartra&since=2800000&limit="),
+            query.starts_with("platform=kartra&since=2800000&"),
             "{query}"
         );
-        let is_second = query.ends_with("before=b.0.7");
+        let is_second = query.contains("&before=7&");
         let (id, next) = if is_second {
             ("b.0.6", Value::Null)
         } else {
-            ("b.0.7", json!("b.0.7"))
+            ("b.0.7", json!("7"))
         };
         Json(json!({"webhooks": [{"id": id, "state": "ready"}], "next": next}))
     });
@@ -165,10 +165,13 @@ async fn a_refusal_is_told_in_the_nodes_words() {
 }
 
 #[tokio::test]
-async fn replays_by_filter_post_the_filter() {
-    let replay = post(|Json(filter): Json<Value>| async move {
-        assert_eq!(filter, json!({"outcome": "dead_letter"}));
-        Json(json!({"replayed": 3}))
+async fn replays_by_filter_post_the_filter_and_follow_pages() {
+    let replay = post(|Json(asked): Json<Value>| async move {
+        if asked == json!({"outcome": "dead_letter"}) {
+            return Json(json!({"replayed": 2, "next": "7"}));
+        }
+        assert_eq!(asked, json!({"outcome": "dead_letter", "before": 7}));
+        Json(json!({"replayed": 1, "next": null}))
     });
     let router = Router::new().route("/api/v1/webhooks/replay", replay);
     let words = ["webhooks", "replay", "--outcome", "dead_letter"];
@@ -226,4 +229,38 @@ fn check_prints_mistakes_as_its_result() {
         assert_eq!(code, ExitCode::from(MISTAKEN));
         assert!(printed.contains(expected), "{printed}");
     }
+}
+
+#[test]
+fn check_names_a_broken_service_account_file_and_repeats_nothing_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key.json");
+    std::fs::write(
+        &key_file,
+        r#"{"type":"service_account","project_id":"hush"}"#,
+    )
+    .unwrap();
+    let config = folder.path().join("inlet.toml");
+    let line = format!(
+        "[fcm]\nservice_account = {:?}\n",
+        key_file.display().to_string()
+    );
+    std::fs::write(&config, line).unwrap();
+    let args = Args::try_parse_from(["inlet", "check"]).unwrap();
+    let Command::Check(check) = args.command else {
+        panic!("it checks nothing")
+    };
+    let mut out = Vec::new();
+    let nothing = std::collections::HashMap::new();
+    let code = check.run(Some(&config), &nothing, &mut out).unwrap();
+    let told = String::from_utf8(out).unwrap();
+    assert_eq!(code, ExitCode::from(MISTAKEN));
+    assert!(
+        told.contains("key.json: `fcm.service_account` names this file"),
+        "{told}"
+    );
+    assert!(
+        told.contains("no `client_email`") && !told.contains("hush"),
+        "{told}"
+    );
 }

@@ -4,14 +4,15 @@ use std::io::{self, Write};
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
+use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::backend::{Backend, Filter, Page};
+use super::backend::Backend;
 use super::table::{self, cell, harmless, harmless_lines, time};
-use super::{Session, progress};
-use crate::model::{Reason, WebhookId};
+use super::{Session, deliveries, progress};
+use crate::model::{Reason, Selection, WebhookId};
 
 /// Find webhooks, look into them, replay them.
 #[derive(Debug, Subcommand)]
@@ -74,7 +75,7 @@ pub struct FilterArgs {
 
 /// A point in time as people give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Since {
+pub enum Since {
     /// This long before now.
     Ago(Duration),
     /// Milliseconds since the Unix epoch.
@@ -86,7 +87,7 @@ enum Since {
 #[error(
     "expected how long ago (`2h`, `3d`) or a time (`2026-01-31T12:00:00Z`, `2026-01-31 12:00:00`, in UTC)"
 )]
-struct NotATime;
+pub struct NotATime;
 
 /// The most one page holds, so that neither side keeps a long listing in memory at once.
 const PAGE_MAX: usize = 500;
@@ -109,7 +110,7 @@ impl Webhooks {
             }
             Webhooks::Replay { ids, filter, json } => {
                 let filter = filter.resolve(session.now_ms);
-                let replayed = replay(session.backend, &ids, &filter).await?;
+                let replayed = replay(session.backend, &ids, filter).await?;
                 let human = |answer: &Value| format!("{} replayed", cell(answer, "/replayed"));
                 session.print(&json!({"replayed": replayed.done}), json, human)?;
                 anyhow::ensure!(
@@ -124,26 +125,31 @@ impl Webhooks {
 }
 
 /// Pages through the listing until `limit` are there or no more are.
-async fn list(backend: &dyn Backend, filter: Filter, limit: usize) -> anyhow::Result<Value> {
+async fn list(
+    backend: &dyn Backend,
+    mut selection: Selection,
+    limit: usize,
+) -> anyhow::Result<Value> {
     let mut webhooks = Vec::new();
-    let mut page = Page {
-        filter,
-        limit: 0,
-        before: None,
-    };
     while webhooks.len() < limit {
-        page.limit = PAGE_MAX.min(limit - webhooks.len());
-        let answer = backend.webhooks(&page).await?;
+        selection.limit = Some(PAGE_MAX.min(limit - webhooks.len()));
+        let answer = backend.webhooks(&selection).await?;
         webhooks.extend_from_slice(table::items(&answer, "/webhooks"));
-        page.before = answer
-            .get("next")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
-        if page.before.is_none() {
+        selection.before = next(&answer)?;
+        if selection.before.is_none() {
             break;
         }
     }
-    Ok(json!({"webhooks": webhooks, "next": page.before}))
+    let next = selection.before.map(|seq| seq.to_string());
+    Ok(json!({"webhooks": webhooks, "next": next}))
+}
+
+/// Where the page after this one begins, if there is one.
+fn next(answer: &Value) -> anyhow::Result<Option<u64>> {
+    let next = answer.get("next").and_then(Value::as_str);
+    next.map(str::parse)
+        .transpose()
+        .context("the node names no place to go on from")
 }
 
 struct Replayed {
@@ -151,18 +157,40 @@ struct Replayed {
     failed: usize,
 }
 
-/// One that cannot be replayed does not keep the others from it.
 async fn replay(
     backend: &dyn Backend,
     ids: &[WebhookId],
-    filter: &Filter,
+    selection: Selection,
 ) -> anyhow::Result<Replayed> {
-    let mut replayed = Replayed { done: 0, failed: 0 };
     if ids.is_empty() {
-        replayed.done = backend.replay_matching(filter).await?;
-        return Ok(replayed);
+        let done = replay_selected(backend, selection).await?;
+        return Ok(Replayed { done, failed: 0 });
     }
-    let bar = progress::bar(ids.len() as u64);
+    replay_each(backend, ids).await
+}
+
+/// Page by page. One that fails leaves those before it replayed; asked again, the node goes on with the others.
+async fn replay_selected(backend: &dyn Backend, mut selection: Selection) -> anyhow::Result<u64> {
+    let counter = progress::counter("replayed");
+    loop {
+        let answer = backend.replay_selected(&selection).await.with_context(|| {
+            let done = counter.position();
+            format!("{done} were replayed; ask again for the others")
+        })?;
+        let replayed = answer.get("replayed").and_then(Value::as_u64);
+        counter.inc(replayed.context("the node does not say how many it replayed")?);
+        selection.before = next(&answer)?;
+        if selection.before.is_none() {
+            counter.finish_and_clear();
+            return Ok(counter.position());
+        }
+    }
+}
+
+/// One that cannot be replayed does not keep the others from it.
+async fn replay_each(backend: &dyn Backend, ids: &[WebhookId]) -> anyhow::Result<Replayed> {
+    let mut replayed = Replayed { done: 0, failed: 0 };
+    let bar = progress::bar_before_results(ids.len() as u64);
     for id in ids {
         match backend.replay(id).await {
             Ok(count) => replayed.done += count,
@@ -246,11 +274,13 @@ fn whole(webhook: &Value) -> String {
         .get("body")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    format!(
-        "{head}\n\n{}\n\n{}",
-        outcomes(webhook),
-        harmless_lines(body)
-    )
+    let mut parts = vec![head, outcomes(webhook)];
+    let notified = table::items(webhook, "/deliveries");
+    if !notified.is_empty() {
+        parts.push(deliveries::listing(notified));
+    }
+    parts.push(harmless_lines(body));
+    parts.join("\n\n")
 }
 
 /// Headers as pairs or as an object, one a line.
@@ -281,14 +311,15 @@ fn outcomes(webhook: &Value) -> String {
 // === impl FilterArgs ===
 
 impl FilterArgs {
-    fn resolve(self, now_ms: i64) -> Filter {
-        Filter {
+    fn resolve(self, now_ms: i64) -> Selection {
+        Selection {
             outcome: self.outcome,
             reason: self.reason,
             platform: self.platform,
             account: self.account,
             campaign: self.campaign,
             since: self.since.map(|since| since.at_ms(now_ms)),
+            ..Selection::default()
         }
     }
 }
@@ -296,7 +327,7 @@ impl FilterArgs {
 // === impl Since ===
 
 impl Since {
-    fn at_ms(self, now_ms: i64) -> i64 {
+    pub(super) fn at_ms(self, now_ms: i64) -> i64 {
         match self {
             Since::Ago(ago) => now_ms.saturating_sub(saturating_ms(ago)),
             Since::At(at_ms) => at_ms,

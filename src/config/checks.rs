@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::Config;
 use super::source::Settings;
+use crate::notify::email::EmailSender;
 
 /// Notes every mistake between keys.
 pub(super) fn all(config: &Config, settings: &mut Settings) {
@@ -91,6 +92,16 @@ fn notifications(config: &Config, settings: &mut Settings) {
         "`smtp.url` is set without `smtp.from`: the standard e-mail has no sender",
         "set `smtp.from = \"Leads <leads@example.com>\"`",
     );
+    if let Some(url) = &config.smtp.url
+        && let Err(wrong) = EmailSender::check_url(url.expose())
+    {
+        settings.require(
+            false,
+            &["smtp.url"],
+            &wrong.to_string(),
+            "write `smtps://user:password@host`, or `smtp://host:25` for a relay nearby",
+        );
+    }
     settings.require(
         config.twilio.account_sid.is_some() == config.twilio.auth_token.is_some(),
         &["twilio.account_sid", "twilio.auth_token"],

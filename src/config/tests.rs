@@ -257,6 +257,10 @@ fn keys_that_contradict_each_other_are_mistakes() {
         &["`twilio.auth_token`"],
     );
     mistaken("[smtp]\nurl = \"smtp://host:25\"\n", &["`smtp.from`"]);
+    mistaken(
+        "[smtp]\nurl = \"smtp://u:hunter2@host?tls=opportunistic\"\nfrom = \"a@b.example\"\n",
+        &["could be sent unencrypted"],
+    );
     mistaken("[facebook]\napp_id = \"1\"\n", &["`facebook.app_secret`"]);
     mistaken("[admin]\nlisten = \"127.0.0.1:8080\"\n", &["another port"]);
 }

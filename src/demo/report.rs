@@ -9,7 +9,7 @@ use super::reference::{ACCOUNT, campaign_id};
 use crate::app::Addresses;
 use crate::cli::table::{cell, grid};
 use crate::console::{Console, ConsoleError};
-use crate::store::listing::Filter;
+use crate::model::Selection;
 
 pub(super) fn print(
     console: &Console,
@@ -36,7 +36,10 @@ pub(super) fn print(
 
 /// Samples were posted one after the other, so the store's order is theirs.
 fn webhooks(console: &Console, posted: &[Posted]) -> Result<String, ConsoleError> {
-    let listed = console.webhooks(&Filter::default(), None, posted.len())?;
+    let listed = console.webhooks(&Selection {
+        limit: Some(posted.len()),
+        ..Selection::default()
+    })?;
     let newest_first = listed["webhooks"].as_array().cloned().unwrap_or_default();
     let rows = posted
         .iter()

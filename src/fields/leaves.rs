@@ -139,8 +139,8 @@ impl<'a> Walk<'a> {
             ..list
         };
         match item {
-            Value::Object(members) => match pair(members) {
-                Some(value) => self.pair(inner, members, value),
+            Value::Object(_) => match labelled(item) {
+                Some((labels, value)) => self.pair(inner, labels, value),
                 None => self.add(inner),
             },
             Value::Array(_) => self.add(inner),
@@ -152,11 +152,8 @@ impl<'a> Walk<'a> {
     }
 
     /// An item may carry a machine's and a person's name for itself (`field_3`, `Email`): it is filed under both.
-    fn pair(&mut self, node: Node<'a>, members: &'a Map<String, Value>, value: &'a Value) {
-        for label in LABEL_KEYS
-            .iter()
-            .filter_map(|key| members.get(*key)?.as_str())
-        {
+    fn pair(&mut self, node: Node<'a>, labels: impl Iterator<Item = &'a str>, value: &'a Value) {
+        for label in labels {
             if !is_advertisers(label) {
                 self.add(Node {
                     value,
@@ -194,13 +191,16 @@ const VALUE_KEYS: &[&str] = &[
     "response",
 ];
 
-/// The value of a `{name, value}` item, if it is one.
-fn pair(members: &Map<String, Value>) -> Option<&Value> {
-    let has_label = LABEL_KEYS
+/// The labels and the value of a `{name, value}` item, if it is one.
+pub(crate) fn labelled(item: &Value) -> Option<(impl Iterator<Item = &str>, &Value)> {
+    let members = item.as_object()?;
+    let mut labels = LABEL_KEYS
         .iter()
-        .any(|key| members.get(*key).is_some_and(Value::is_string));
-    let value = VALUE_KEYS.iter().find_map(|key| members.get(*key));
-    value.filter(|_| has_label)
+        .filter_map(|key| members.get(*key)?.as_str())
+        .peekable();
+    labels.peek()?;
+    let value = VALUE_KEYS.iter().find_map(|key| members.get(*key))?;
+    Some((labels, value))
 }
 
 /// Whole subtrees that describe the advertiser's side: their names, e-mails and phones are not the submitter's.

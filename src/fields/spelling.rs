@@ -4,7 +4,7 @@
 
 /// The label with nothing left but lower-case letters and digits, accents folded: `E-Mail*`, `eMail` and `e_mail` are
 /// all `email`.
-pub(super) fn loose(label: &str) -> String {
+pub(crate) fn loose(label: &str) -> String {
     let mut folded = String::with_capacity(label.len());
     for c in label.chars().filter(|c| c.is_alphanumeric()) {
         fold_into(&mut folded, c);

@@ -8,10 +8,8 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::Value;
 
+use super::usage::Waits;
 use crate::model::LeadId;
-
-/// Enough for Graph's message and trace id; details end up in outcomes and logs.
-const DETAIL_CHARS_MAX: usize = 500;
 
 /// Why a lead could not be read, by what is to be done about it (R28). The details are for people: bounded, on one
 /// line, without secrets.
@@ -33,12 +31,16 @@ pub enum Failure {
         detail: String,
         /// How long the answer asked to wait.
         retry_after: Option<Duration>,
+        /// Who has to wait.
+        who: Throttled,
     },
     /// The token is unusable or lacks a permission: this key's work is parked until the key changes.
     #[error("the Facebook token is broken: {detail}")]
     TokenBroken {
         /// Graph's answer.
         detail: String,
+        /// Where the token is of no use.
+        extent: Extent,
     },
     /// Missing, or not visible to this token: tried again over 24 hours, then a dead letter.
     #[error("Graph has no such lead, or none that this token may see: {detail}")]
@@ -54,6 +56,24 @@ pub enum Failure {
     },
 }
 
+/// Whose rate limit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Throttled {
+    /// The app's: whatever this node asks.
+    App,
+    /// The page's that was asked about, or of whom its token is.
+    Page,
+}
+
+/// Where a broken token is of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Anywhere: it is expired, revoked or none (190, 102).
+    Everywhere,
+    /// A permission is missing, which a token for many pages may have for the others (10, 200-299).
+    ThisPage,
+}
+
 impl Failure {
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self::Unavailable {
@@ -66,7 +86,7 @@ impl Failure {
     pub(super) fn told(mut self, words: impl FnOnce(&str) -> String) -> Self {
         let (Self::Unavailable { detail, .. }
         | Self::Throttled { detail, .. }
-        | Self::TokenBroken { detail }
+        | Self::TokenBroken { detail, .. }
         | Self::Missing { detail }
         | Self::Refused { detail }) = &mut self;
         *detail = words(detail);
@@ -79,18 +99,23 @@ impl Failure {
     }
 }
 
-/// The lead in an answer, or why there is none. `wait` is what the answer's headers ask for.
+/// What Graph complains of in an answer, if it does. `waits` is what the answer's headers ask for.
+pub(super) fn complaint(status: StatusCode, waits: Waits, answer: &Value) -> Option<Failure> {
+    Complaint::read(answer).map(|complaint| complaint.judge(status, waits))
+}
+
+/// The lead in an answer, or why there is none. `waits` is what the answer's headers ask for.
 ///
-/// The details of failures may still hold secrets and have any length: see [`bounded`].
+/// The details of failures may still hold secrets and have any length: see [`crate::detail::fit_to_tell`].
 pub(super) fn judge(
     status: StatusCode,
-    wait: Option<Duration>,
+    waits: Waits,
     body: &[u8],
     asked: &LeadId,
 ) -> Result<Value, Failure> {
     let answer: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-    if let Some(complaint) = Complaint::read(&answer) {
-        return Err(complaint.judge(status, wait));
+    if let Some(failure) = complaint(status, waits, &answer) {
+        return Err(failure);
     }
     if status.is_success() && answer.get("id").is_some() && answer.get("field_data").is_some() {
         return Ok(answer);
@@ -102,17 +127,7 @@ pub(super) fn judge(
         });
     }
     let detail = format!("{status}: {}", quote(body));
-    Err(not_graph(status, wait, detail))
-}
-
-/// Blanks for control characters, and no more than fits a line of a log.
-pub(super) fn bounded(detail: &str) -> String {
-    let mut chars = detail.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut text: String = chars.by_ref().take(DETAIL_CHARS_MAX).collect();
-    if chars.next().is_some() {
-        text.push('…');
-    }
-    text
+    Err(not_graph(status, waits, detail))
 }
 
 /// What a stranger answered. JSON is only named: half a lead may be in it, and details end up in logs.
@@ -125,11 +140,13 @@ fn quote(body: &[u8]) -> String {
 }
 
 /// What answered may be a captive portal, a proxy or half of Graph: whatever it says, it says nothing about the lead.
-fn not_graph(status: StatusCode, retry_after: Option<Duration>, detail: String) -> Failure {
+pub(super) fn not_graph(status: StatusCode, waits: Waits, detail: String) -> Failure {
+    let retry_after = waits.retry_after;
     if status == StatusCode::TOO_MANY_REQUESTS {
         Failure::Throttled {
             detail,
             retry_after,
+            who: Throttled::App,
         }
     } else {
         Failure::Unavailable {
@@ -165,26 +182,43 @@ impl<'a> Complaint<'a> {
     }
 
     /// The code decides, being the more precise; the status where the code says nothing in particular.
-    fn judge(&self, status: StatusCode, retry_after: Option<Duration>) -> Failure {
+    fn judge(&self, status: StatusCode, waits: Waits) -> Failure {
         let detail = format!("{status}: {self}");
+        let retry_after = waits.retry_after;
         match (self.code, self.subcode) {
             _ if self.is_throttling() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Failure::Throttled {
-                    detail,
-                    retry_after,
-                }
+                self.throttled(detail, waits)
             }
             _ if self.is_transient || matches!(self.code, 1 | 2) => Failure::Unavailable {
                 detail,
                 retry_after,
             },
-            (190 | 102 | 10 | 200..=299, _) => Failure::TokenBroken { detail },
+            (190 | 102, _) => Failure::TokenBroken {
+                detail,
+                extent: Extent::Everywhere,
+            },
+            (10 | 200..=299, _) => Failure::TokenBroken {
+                detail,
+                extent: Extent::ThisPage,
+            },
             _ if status.is_server_error() => Failure::Unavailable {
                 detail,
                 retry_after,
             },
             (100, Some(33)) => Failure::Missing { detail },
             _ => Failure::Refused { detail },
+        }
+    }
+
+    fn throttled(&self, detail: String, waits: Waits) -> Failure {
+        let (who, by_usage) = match self.code {
+            17 | 32 | 613 | 80000..=80014 => (Throttled::Page, waits.page),
+            _ => (Throttled::App, waits.app),
+        };
+        Failure::Throttled {
+            detail,
+            retry_after: waits.retry_after.max(by_usage),
+            who,
         }
     }
 
@@ -241,7 +275,7 @@ mod tests {
     fn judged(status: u16, body: &str) -> Result<Value, Failure> {
         let status = StatusCode::from_u16(status).unwrap();
         let asked = LeadId::parse("1088214550913377").unwrap();
-        judge(status, None, body.as_bytes(), &asked)
+        judge(status, Waits::default(), body.as_bytes(), &asked)
     }
 
     fn verdict(status: u16, body: &str) -> &'static str {
@@ -291,6 +325,42 @@ mod tests {
             }
             let body = json!({ "error": error }).to_string();
             assert_eq!(verdict(status, &body), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn limits_of_a_page_hold_up_nobody_but_the_page_and_a_permission_breaks_nothing_else() {
+        let table = [
+            (400, 4, "app"),
+            (400, 341, "app"),
+            (429, 100, "app"),
+            (400, 17, "page"),
+            (400, 32, "page"),
+            (400, 613, "page"),
+            (400, 80001, "page"),
+            (403, 80005, "page"),
+            (400, 190, "everywhere"),
+            (400, 102, "everywhere"),
+            (403, 10, "this page"),
+            (403, 200, "this page"),
+            (400, 299, "this page"),
+        ];
+        for (status, code, expected) in table {
+            let body = json!({"error": {"message": "m", "code": code}}).to_string();
+            let whom = match judged(status, &body).unwrap_err() {
+                Failure::Throttled {
+                    who: Throttled::App,
+                    ..
+                } => "app",
+                Failure::Throttled { .. } => "page",
+                Failure::TokenBroken {
+                    extent: Extent::ThisPage,
+                    ..
+                } => "this page",
+                Failure::TokenBroken { .. } => "everywhere",
+                other => panic!("{other}"),
+            };
+            assert_eq!(whom, expected, "{status} {code}");
         }
     }
 
@@ -363,13 +433,5 @@ mod tests {
             "the Facebook token is broken: 400 Bad Request: code 190 subcode 463, OAuthException: \
              Session has expired (fbtrace_id AbC)"
         );
-    }
-
-    #[test]
-    fn details_are_bounded_and_on_one_line() {
-        let text = bounded(&"é\n".repeat(10_000));
-        assert_eq!(text.chars().count(), DETAIL_CHARS_MAX + 1);
-        assert!(text.starts_with("é é ") && text.ends_with('…'));
-        assert_eq!(bounded("short"), "short");
     }
 }

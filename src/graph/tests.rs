@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod exchange;
+
 const TOKEN: &str = "EAAB|secret/token+1";
 const APP_SECRET: &str = "hush-app-secret";
 const LEAD: &str = "1088214550913377";
@@ -66,7 +68,7 @@ impl FakeGraph {
     }
 
     async fn lead(&self) -> Result<Value, Failure> {
-        graph(&self.url).lead(&id(LEAD), &key(TOKEN)).await
+        graph(&self.url).lead(&id(LEAD), &key(TOKEN)).await.lead
     }
 }
 
@@ -95,6 +97,8 @@ fn key(access_token: &str) -> FacebookKey {
         account_id: ObjectId::new(),
         page_id: None,
         access_token: access_token.to_owned(),
+        expires_at_ms: None,
+        updated_at_ms: None,
     }
 }
 
@@ -133,7 +137,11 @@ async fn peer_saying(words: &'static [u8], linger: Duration) -> String {
 }
 
 async fn failure_of(url: &str) -> Failure {
-    let failure = graph(url).lead(&id(LEAD), &key(TOKEN)).await.unwrap_err();
+    let failure = graph(url)
+        .lead(&id(LEAD), &key(TOKEN))
+        .await
+        .lead
+        .unwrap_err();
     assert_tells_no_secret(&failure);
     failure
 }
@@ -183,7 +191,7 @@ async fn without_an_app_secret_there_is_no_proof() {
         ..Options::default()
     })
     .unwrap();
-    graph.lead(&id(LEAD), &key(TOKEN)).await.unwrap();
+    graph.lead(&id(LEAD), &key(TOKEN)).await.lead.unwrap();
     assert_eq!(fake.asked()[0].param("appsecret_proof"), None);
     assert_eq!(fake.asked()[0].path, format!("/prefix/v18.0/{LEAD}"));
 }
@@ -213,7 +221,7 @@ async fn connections_are_kept_for_the_next_lead() {
     tokio::spawn(axum::serve(listener, app).into_future());
     let graph = graph(&url);
     for _ in 0..3 {
-        graph.lead(&id(LEAD), &key(TOKEN)).await.unwrap();
+        graph.lead(&id(LEAD), &key(TOKEN)).await.lead.unwrap();
     }
     assert_eq!(*connections.lock().unwrap(), 1);
 }
@@ -236,7 +244,7 @@ async fn an_id_that_can_be_no_graph_id_is_refused_unasked() {
         "1\u{0}",
         &long,
     ] {
-        let failure = graph.lead(&id(odd), &key(TOKEN)).await.unwrap_err();
+        let failure = graph.lead(&id(odd), &key(TOKEN)).await.lead.unwrap_err();
         assert!(
             matches!(failure, Failure::Refused { .. }),
             "{odd}: {failure}"
@@ -396,7 +404,7 @@ async fn plain_http_behind_an_https_address_is_an_outage() {
 async fn a_token_that_fits_no_url_is_a_broken_token() {
     let token = "t".repeat(70_000);
     let graph = graph("http://127.0.0.1:9");
-    let failure = graph.lead(&id(LEAD), &key(&token)).await.unwrap_err();
+    let failure = graph.lead(&id(LEAD), &key(&token)).await.lead.unwrap_err();
     assert!(matches!(failure, Failure::TokenBroken { .. }), "{failure}");
 }
 

@@ -4,36 +4,41 @@
 
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-/// Asking once an hour costs nothing, and a header gone mad must not stop the node for a year.
-const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
+use crate::retry_after::{self, WAIT_MAX};
 
 /// Usage is counted over a rolling hour and falls a little every minute.
 const WAIT_AT_FULL_USAGE: Duration = Duration::from_secs(5 * 60);
 
-/// The longest wait any header asks for; `None` where none does. At most an hour.
-///
-/// `Retry-After` is read in seconds; as a date it is left to the caller's own back-off.
-pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
-    let asked = [
-        retry_after(headers),
-        regain_access(headers),
-        full_usage(headers, "x-app-usage"),
-        full_usage(headers, "x-page-usage"),
-    ];
-    let longest = asked.into_iter().flatten().max()?;
-    (!longest.is_zero()).then_some(longest.min(WAIT_MAX))
+/// How long an answer asks to leave Graph alone, each at most an hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waits {
+    /// For the whole app: whatever is asked.
+    pub app: Option<Duration>,
+    /// For the page that was asked about.
+    pub page: Option<Duration>,
+    /// `Retry-After`: for whatever the answer complains of.
+    pub(super) retry_after: Option<Duration>,
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    seconds.parse().ok().map(Duration::from_secs)
+/// What the headers ask for; the usage they tell is read from answers of any status.
+pub(super) fn waits(headers: &HeaderMap) -> Waits {
+    Waits {
+        app: bounded(full_usage(headers, "x-app-usage")),
+        page: bounded(regain_access(headers).max(full_usage(headers, "x-page-usage"))),
+        retry_after: bounded(retry_after::read(headers)),
+    }
 }
 
-/// `X-Business-Use-Case-Usage`: `{"<business>": [{"type": "leadgen", "estimated_time_to_regain_access": 19}]}`, in
-/// minutes; 0 where nothing is throttled.
+fn bounded(wait: Option<Duration>) -> Option<Duration> {
+    wait.filter(|wait| !wait.is_zero())
+        .map(|wait| wait.min(WAIT_MAX))
+}
+
+/// `X-Business-Use-Case-Usage`: `{"<page>": [{"type": "leadgen", "estimated_time_to_regain_access": 19}]}`, in minutes;
+/// 0 where nothing is throttled. Where a business stands in the page's place, its pages find out one by one.
 fn regain_access(headers: &HeaderMap) -> Option<Duration> {
     let usage = json(headers, "x-business-use-case-usage")?;
     let cases = usage.as_object()?.values().filter_map(Value::as_array);
@@ -65,45 +70,55 @@ mod tests {
 
     use super::*;
 
-    fn seconds(headers: &[(&'static str, &'static str)]) -> Option<u64> {
+    fn told(headers: &[(&'static str, &'static str)]) -> Waits {
         let pair = |(name, value): &(&'static str, &'static str)| {
             (
                 HeaderName::from_static(name),
                 HeaderValue::from_static(value),
             )
         };
-        wait(&headers.iter().map(pair).collect()).map(|wait| wait.as_secs())
+        waits(&headers.iter().map(pair).collect())
     }
 
     const CASES: &str = "x-business-use-case-usage";
 
+    /// Seconds for the app, for the page, and by `Retry-After`; 0: none.
+    fn seconds(headers: &[(&'static str, &'static str)]) -> [u64; 3] {
+        let Waits {
+            app,
+            page,
+            retry_after,
+        } = told(headers);
+        [app, page, retry_after].map(|wait| wait.map_or(0, |wait| wait.as_secs()))
+    }
+
     #[test]
-    fn every_header_is_read_in_its_own_unit() {
-        let table: [(&[_], _); 8] = [
-            (&[], None),
-            (&[("retry-after", "30")], Some(30)),
+    fn every_header_is_read_in_its_own_unit_and_for_whom_it_is() {
+        let table: [(&[_], _); 9] = [
+            (&[], [0, 0, 0]),
+            (&[("retry-after", "30")], [0, 0, 30]),
             (
                 &[("x-app-usage", r#"{"call_count":99,"total_time":25}"#)],
-                None,
+                [0, 0, 0],
             ),
             (
                 &[("x-app-usage", r#"{"call_count":28,"total_time":100.5}"#)],
-                Some(300),
+                [300, 0, 0],
             ),
-            (&[("x-page-usage", r#"{"call_count":101}"#)], Some(300)),
+            (&[("x-page-usage", r#"{"call_count":101}"#)], [0, 300, 0]),
             (
                 &[(
                     CASES,
                     r#"{"7":[{"type":"leadgen","estimated_time_to_regain_access":19}]}"#,
                 )],
-                Some(1140),
+                [0, 1140, 0],
             ),
             (
                 &[(
                     CASES,
                     r#"{"7":[{"type":"leadgen","estimated_time_to_regain_access":0}]}"#,
                 )],
-                None,
+                [0, 0, 0],
             ),
             (
                 &[
@@ -113,7 +128,14 @@ mod tests {
                         r#"{"7":[{"estimated_time_to_regain_access":2}],"8":[{"estimated_time_to_regain_access":3}]}"#,
                     ),
                 ],
-                Some(600),
+                [0, 180, 600],
+            ),
+            (
+                &[
+                    ("x-page-usage", r#"{"call_count":100}"#),
+                    (CASES, r#"{"7":[{"estimated_time_to_regain_access":2}]}"#),
+                ],
+                [0, 300, 0],
             ),
         ];
         for (headers, expected) in table {
@@ -125,10 +147,10 @@ mod tests {
     fn no_header_stops_the_node_for_more_than_an_hour() {
         assert_eq!(
             seconds(&[("retry-after", "18446744073709551615")]),
-            Some(3600)
+            [0, 0, 3600]
         );
         let year = r#"{"7":[{"estimated_time_to_regain_access":9223372036854775807}]}"#;
-        assert_eq!(seconds(&[(CASES, year)]), Some(3600));
+        assert_eq!(seconds(&[(CASES, year)]), [0, 3600, 0]);
     }
 
     #[test]
@@ -136,7 +158,7 @@ mod tests {
         let unreadable = ["", "soon", "-1", "[]", "{", r#"{"7":7}"#, r#"{"7":[7]}"#];
         for value in unreadable {
             for name in ["retry-after", "x-app-usage", CASES] {
-                assert_eq!(seconds(&[(name, value)]), None, "{name}: {value}");
+                assert_eq!(told(&[(name, value)]), Waits::default(), "{name}: {value}");
             }
         }
     }

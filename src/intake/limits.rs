@@ -1,18 +1,15 @@
 //! Every bound of the intake, and what is refused when one is reached (R3).
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use axum::http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 
+use super::rate::RateLimit;
 use crate::store::Store;
 
-/// Peers whose rate is remembered; beyond, those that have been quiet longest are forgotten.
-const PEERS_MAX: usize = 65_536;
 /// The disk is asked for its free space at most this often.
 const DISK_CHECK_MS: i64 = 1_000;
 
@@ -54,6 +51,8 @@ refusals! {
     BodyBroken = "body_broken", StatusCode::BAD_REQUEST, None;
     /// The body did not arrive in time.
     BodyTimeout = "body_timeout", StatusCode::REQUEST_TIMEOUT, None;
+    /// The bodies that are being read take all the memory that is meant for them.
+    BodiesFull = "bodies_full", StatusCode::SERVICE_UNAVAILABLE, Some(1);
     /// Over `intake.rate_limit`.
     RateLimited = "rate_limited", StatusCode::TOO_MANY_REQUESTS, Some(1);
     /// `intake.max_backlog` webhooks wait for the pipeline.
@@ -187,72 +186,9 @@ impl DiskReserve {
     }
 }
 
-/// A token bucket per peer address.
-pub struct RateLimit {
-    per_second: f64,
-    burst: f64,
-    peers: Mutex<HashMap<IpAddr, Bucket>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    at_ms: i64,
-}
-
-impl RateLimit {
-    /// `burst` requests at once, `per_second` in the long run.
-    #[must_use]
-    pub fn new(per_second: u32, burst: u32) -> Self {
-        let per_second = f64::from(per_second);
-        Self {
-            per_second,
-            burst: f64::from(burst).max(per_second).max(1.0),
-            peers: Mutex::default(),
-        }
-    }
-
-    fn admit(&self, peer: IpAddr, now_ms: i64) -> bool {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.len() >= PEERS_MAX && !peers.contains_key(&peer) {
-            peers.retain(|_, bucket| now_ms - bucket.at_ms < 10_000);
-        }
-        let bucket = peers.entry(peer).or_insert(Bucket {
-            tokens: self.burst,
-            at_ms: now_ms,
-        });
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "milliseconds between two requests are exact in an f64"
-        )]
-        let elapsed_s = (now_ms - bucket.at_ms).max(0) as f64 / 1000.0;
-        bucket.tokens = (bucket.tokens + elapsed_s * self.per_second).min(self.burst);
-        bucket.at_ms = now_ms;
-        let admitted = bucket.tokens >= 1.0;
-        if admitted {
-            bucket.tokens -= 1.0;
-        }
-        admitted
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_peer_over_its_burst_waits_and_others_do_not() {
-        let rate = RateLimit::new(2, 3);
-        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let admitted = (0..5).filter(|_| rate.admit(one, 1_000)).count();
-        assert_eq!(admitted, 3);
-        assert!(rate.admit(other, 1_000));
-        assert!(
-            rate.admit(one, 1_500),
-            "half a second later one more token is there"
-        );
-        assert!(!rate.admit(one, 1_500));
-    }
 
     #[test]
     fn only_trusted_proxies_may_name_another_address() {

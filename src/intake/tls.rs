@@ -25,8 +25,16 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A certificate chain and its key, as they are on disk now.
 pub struct Tls {
     files: Files,
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Loaded>,
 }
+
+/// What the files held, and when they had been written.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    written: Written,
+}
+
+type Written = [Option<SystemTime>; 2];
 
 struct Files {
     cert: PathBuf,
@@ -40,13 +48,13 @@ impl Tls {
     /// When they cannot be read, are no PEM, or do not belong together.
     pub fn load(cert: PathBuf, key: PathBuf) -> anyhow::Result<Self> {
         let files = Files { cert, key };
-        let current = ArcSwap::from(files.read()?);
+        let current = ArcSwap::from_pointee(files.read()?);
         Ok(Self { files, current })
     }
 
     /// Makes a connection a TLS connection; `None` where the peer does not manage.
     pub(super) async fn accept(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
-        let acceptor = TlsAcceptor::from(self.current.load_full());
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.current.load().config));
         tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
             .await
             .ok()?
@@ -55,32 +63,39 @@ impl Tls {
 
     /// Takes over replaced files until `shutdown` turns true.
     pub async fn keep_fresh(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
-        let mut seen = self.files.modified();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(RELOAD_INTERVAL) => {}
+                () = tokio::time::sleep(RELOAD_INTERVAL) => self.look(),
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
-            let now = self.files.modified();
-            if now == seen {
-                continue;
+        }
+    }
+
+    /// Takes over the files if they were written since they were read; those that cannot be used are looked at again.
+    fn look(&self) {
+        if self.files.written() == self.current.load().written {
+            return;
+        }
+        match self.files.read() {
+            Ok(loaded) => {
+                tracing::info!("the certificate was replaced");
+                self.current.store(Arc::new(loaded));
             }
-            match self.files.read() {
-                Ok(config) => {
-                    tracing::info!("the certificate was replaced");
-                    self.current.store(config);
-                    seen = now;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the new certificate cannot be used; the old one stays")
-                }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(
+                    error,
+                    "the new certificate cannot be used; the old one stays"
+                );
             }
         }
     }
 }
 
 impl Files {
-    fn read(&self) -> anyhow::Result<Arc<ServerConfig>> {
+    fn read(&self) -> anyhow::Result<Loaded> {
+        // Before the reading: what is written meanwhile is read again.
+        let written = self.written();
         let named = |path: &PathBuf| format!("{} cannot be read as PEM", path.display());
         let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&self.cert)
             .with_context(|| named(&self.cert))?
@@ -93,10 +108,11 @@ impl Files {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .context("the certificate and the key do not belong together")?;
-        Ok(Arc::new(config))
+        let config = Arc::new(config);
+        Ok(Loaded { config, written })
     }
 
-    fn modified(&self) -> [Option<SystemTime>; 2] {
+    fn written(&self) -> Written {
         [&self.cert, &self.key].map(|path| path.metadata().and_then(|file| file.modified()).ok())
     }
 }

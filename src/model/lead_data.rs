@@ -1,7 +1,7 @@
 //! The conversion of payloads to BSON (ruling R19): our own, and total.
 //!
-//! serde's way is no way here: serde_json's `arbitrary_precision` would leak a private key into the document, and bson's
-//! own conversion reads `{"$oid": ...}` as an ObjectId. A payload is only ever data.
+//! serde's way is no way here: serde_json's `arbitrary_precision` would leak a private key into the document, and
+//! bson's own conversion reads `{"$oid": ...}` as an ObjectId. A payload is only ever data.
 
 use bson::{Bson, Document, RawBson};
 use serde_json::{Number, Value};

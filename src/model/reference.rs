@@ -4,7 +4,7 @@
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
 
-use super::ContactType;
+use super::{ContactType, Notification};
 
 /// An account: who pays.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +56,8 @@ pub struct Campaign {
     pub deal_value: Bson,
     /// `currency`; absent: USD.
     pub currency: String,
+    /// `notification_type` and what goes with it; boxed, since thousands of campaigns may be cached.
+    pub notification: Option<Box<Notification>>,
 }
 
 /// A user: a representative that leads are assigned to.
@@ -65,28 +67,14 @@ pub struct User {
     pub id: ObjectId,
     /// `account_id`.
     pub account_id: Option<ObjectId>,
-}
-
-/// A Facebook key: the token that may read an account's leads (R12, R33).
-#[derive(Clone, PartialEq)]
-pub struct FacebookKey {
-    /// `_id`.
-    pub id: ObjectId,
-    /// `account_id`.
-    pub account_id: ObjectId,
-    /// `page_id`; a key without one serves all pages of its account.
-    pub page_id: Option<String>,
-    /// `token.access_token`.
-    pub access_token: String,
-}
-
-impl std::fmt::Debug for FacebookKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FacebookKey")
-            .field("id", &self.id)
-            .field("page_id", &self.page_id)
-            .finish_non_exhaustive()
-    }
+    /// `name`.
+    pub name: Option<String>,
+    /// `email`.
+    pub email: Option<String>,
+    /// `phone`, as written.
+    pub phone: Option<String>,
+    /// `fcm_tokens`: a push goes to each.
+    pub fcm_tokens: Vec<String>,
 }
 
 impl Account {
@@ -101,6 +89,16 @@ impl Account {
 }
 
 impl Campaign {
+    /// The owner as text: an ObjectId in hex, or a text as it is; `None` for anything else, and for none.
+    #[must_use]
+    pub fn owner_text(&self) -> Option<String> {
+        match self.owner.as_ref()? {
+            Bson::ObjectId(id) => Some(id.to_hex()),
+            Bson::String(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
     /// Reads a `campaigns` document; `None` without ObjectId `_id` and `account_id`.
     #[must_use]
     pub fn read(document: &Document) -> Option<Self> {
@@ -131,6 +129,7 @@ impl Campaign {
             stage_id: present(document, "stage_id"),
             deal_value: present(document, "deal_value").unwrap_or(Bson::Int32(0)),
             currency: text(document, "currency").unwrap_or_else(|| "USD".to_owned()),
+            notification: Notification::read(document).map(Box::new),
         })
     }
 }
@@ -142,20 +141,10 @@ impl User {
         Some(Self {
             id: document.get_object_id("_id").ok()?,
             account_id: document.get_object_id("account_id").ok(),
-        })
-    }
-}
-
-impl FacebookKey {
-    /// Reads a `facebook.keys` document; `None` without ids or an access token.
-    #[must_use]
-    pub fn read(document: &Document) -> Option<Self> {
-        let token = document.get_document("token").ok()?;
-        Some(Self {
-            id: document.get_object_id("_id").ok()?,
-            account_id: document.get_object_id("account_id").ok()?,
-            page_id: text(document, "page_id"),
-            access_token: text(token, "access_token")?,
+            name: text(document, "name"),
+            email: text(document, "email"),
+            phone: text(document, "phone"),
+            fcm_tokens: tokens(document),
         })
     }
 }
@@ -173,7 +162,7 @@ fn present(document: &Document, name: &str) -> Option<Bson> {
 }
 
 /// Text, or an integer as its digits: ids are compared as text (R11). Blank is absent.
-fn text(document: &Document, name: &str) -> Option<String> {
+pub(super) fn text(document: &Document, name: &str) -> Option<String> {
     let text = match document.get(name)? {
         Bson::String(text) => text.trim().to_owned(),
         Bson::Int32(number) => number.to_string(),
@@ -187,10 +176,26 @@ fn selected_users(document: &Document) -> Vec<ObjectId> {
     let Ok(users) = document.get_array("selected_user") else {
         return Vec::new();
     };
-    let id = |user: &Bson| match user.as_document()?.get("id")? {
+    let id = |user: &Bson| object_id(user.as_document()?.get("id")?);
+    users.iter().filter_map(id).collect()
+}
+
+/// An ObjectId, or its digits.
+pub(super) fn object_id(value: &Bson) -> Option<ObjectId> {
+    match value {
         Bson::ObjectId(id) => Some(*id),
         Bson::String(text) => ObjectId::parse_str(text).ok(),
         _ => None,
-    };
-    users.iter().filter_map(id).collect()
+    }
+}
+
+fn tokens(document: &Document) -> Vec<String> {
+    let mut tokens: Vec<String> = Vec::new();
+    for token in document.get_array("fcm_tokens").into_iter().flatten() {
+        let token = token.as_str().map_or("", str::trim);
+        if !token.is_empty() && !tokens.iter().any(|known| known == token) {
+            tokens.push(token.to_owned());
+        }
+    }
+    tokens
 }

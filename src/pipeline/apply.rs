@@ -4,16 +4,20 @@ use bson::oid::ObjectId;
 use bson::{Document, RawDocument};
 use redb::ReadableTable;
 
-use super::contact;
 use super::plan::{
-    Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, RepeatMessage, identify,
-    identify_as_of, plan,
+    Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, Remembered, RepeatMessage,
+    identify, identify_as_of, plan,
 };
 use super::prepare::Draft;
 use super::settle::Settling;
+use super::{contact, link};
 use crate::model::{Outcome, TaskKey};
 use crate::store::changes::Change;
-use crate::store::documents::{Adopted, Collection, ContactKeys, LeadFacts, Links, Stored};
+use crate::store::deliveries::Delivery;
+use crate::store::documents::{
+    Adopted, Collection, ContactKeys, LeadFacts, Links, Stored, bound_contact_id,
+};
+use crate::store::events::{Event, Kind};
 use crate::store::{StoreError, Tables};
 
 /// Makes the lead, or finds it made.
@@ -23,8 +27,7 @@ pub(super) fn lead(
     draft: &Draft,
     settling: &Settling,
 ) -> Result<Outcome, StoreError> {
-    let identity = identify(draft);
-    let (repeated, facts) = match gather(tables, draft, &identity, settling) {
+    let (identity, facts) = match gather(tables, draft, settling) {
         // Nothing is written yet: what is damaged stops this webhook, and none behind it.
         Err(error @ StoreError::Corrupt { .. }) => {
             let error = error.to_string();
@@ -32,19 +35,19 @@ pub(super) fn lead(
         }
         gathered => gathered?,
     };
-    let identity = match &repeated {
-        Some(repeated) => repeated.identity.clone(),
-        None => identity,
-    };
     match plan(draft, &identity, &facts, &settling.identity.node) {
         Plan::Repeat { of, news } => {
-            if let (Some(news), Some(repeated)) = (news, repeated) {
-                write_news(tables, key, draft, *news, &facts, &repeated)?;
+            if let (Some(news), Some(lead)) = (news, &facts.repeated) {
+                let as_new = (key, &identity);
+                let message = write_news(tables, draft, *news, &facts, lead, as_new)?;
+                let happened = message.map(|row| (Kind::Message, row));
+                announce(tables, draft, happened.as_slice(), settling)?;
             }
             Ok(Outcome::Duplicate { of })
         }
         Plan::New(new) => {
-            write_new(tables, key, draft, &identity, &facts, *new)?;
+            let happened = write_new(tables, key, draft, &identity, &facts, *new, settling.now_ms)?;
+            announce(tables, draft, &happened, settling)?;
             Ok(Outcome::Lead {
                 id: identity.id.bytes(),
             })
@@ -52,90 +55,79 @@ pub(super) fn lead(
     }
 }
 
-/// The lead that a draft repeats.
-struct Repeated {
-    /// Where it is, or was before it was removed (R41).
-    row: u64,
-    identity: LeadIdentity,
-}
-
-/// Reads what the decision depends on; also the lead that is repeated.
+/// Reads what the decision depends on; also under which id the lead is, or is to be.
 fn gather(
     tables: &Tables<'_>,
     draft: &Draft,
-    identity: &LeadIdentity,
     settling: &Settling,
-) -> Result<(Option<Repeated>, Facts), StoreError> {
+) -> Result<(LeadIdentity, Facts), StoreError> {
     let mut facts = Facts::default();
-    let repeated = repeated(tables, draft, identity, settling)?;
-    let kept = match &repeated {
-        Some(repeated) => tables.kept_lead(repeated.row)?,
-        None => None,
-    };
-    let contact = match (&repeated, &kept) {
-        (Some(_), Some(lead)) => lead.links.contact,
-        _ => contact_row(tables, draft)?,
-    };
-    if let Some(repeated) = &repeated {
-        facts.repeated = Some(known_lead(tables, repeated, kept)?);
+    let (identity, repeated) = repeated(tables, draft, settling)?;
+    if let Some(row) = repeated {
+        facts.repeated = Some(known_lead(tables, row, &identity)?);
     }
+    let contact = match facts.repeated.as_ref().and_then(|lead| lead.contact) {
+        Some(contact) => Some(contact),
+        None => contact_row(tables, draft)?,
+    };
     if let Some(row) = contact {
         facts.contact = Some(known_contact(tables, row)?);
         facts.has_conversation = tables.conversations.get(row)?.is_some();
     }
     let last_user = tables.last_users.get(&draft.campaign.id.bytes())?;
     facts.last_user = last_user.map(|user| ObjectId::from_bytes(*user.value()));
-    Ok((repeated, facts))
+    Ok((identity, facts))
 }
 
-fn known_lead(
-    tables: &Tables<'_>,
-    repeated: &Repeated,
-    kept: Option<Stored>,
-) -> Result<KnownLead, StoreError> {
-    Ok(match kept {
-        Some(lead) => KnownLead {
-            id: lead.settled_id().bytes(),
-            fields_hash: Some(lead.lead.map_or([0; 32], |facts| facts.fields_hash)),
-        },
-        None => KnownLead {
-            id: tables.departed_id(repeated.identity.id.bytes())?,
-            fields_hash: None,
-        },
-    })
-}
-
+/// The row at which a lead that this repeats is, or was before it was removed (R41).
 fn repeated(
     tables: &Tables<'_>,
     draft: &Draft,
-    identity: &LeadIdentity,
     settling: &Settling,
-) -> Result<Option<Repeated>, StoreError> {
-    let same_id = tables.keys.get(&identity.id.bytes())?;
-    if let Some(row) = same_id {
-        return Ok(Some(Repeated {
-            row: row.value(),
-            identity: identity.clone(),
-        }));
+) -> Result<(LeadIdentity, Option<u64>), StoreError> {
+    let own = identify(draft);
+    if let Some(row) = tables.keys.get(&own.id.bytes())? {
+        return Ok((own, Some(row.value())));
     }
-    let Some(first_copy) = &identity.first_copy else {
-        return Ok(None);
+    let Some(first_copy) = &own.first_copy else {
+        return Ok((own, None));
     };
     let Some(copy) = tables.first_copies.get(first_copy)? else {
-        return Ok(None);
+        return Ok((own, None));
     };
     let (arrived_at_ms, row) = copy.value();
     let apart_ms = u128::from(draft.arrived_at_ms.abs_diff(arrived_at_ms));
     if apart_ms > settling.limits.dedupe_window.as_millis() {
-        return Ok(None);
+        return Ok((own, None));
     }
     let identity = identify_as_of(draft, arrived_at_ms);
     // A lead that was remembered anew has another row than at first.
     let newest = tables.keys.get(&identity.id.bytes())?;
-    Ok(Some(Repeated {
-        row: newest.map_or(row, |row| row.value()),
-        identity,
-    }))
+    let row = newest.map_or(row, |row| row.value());
+    Ok((identity, Some(row)))
+}
+
+fn known_lead(
+    tables: &Tables<'_>,
+    row: u64,
+    identity: &LeadIdentity,
+) -> Result<KnownLead, StoreError> {
+    Ok(match tables.kept_lead(row)? {
+        Some(lead) => KnownLead {
+            row,
+            id: lead.settled_id().bytes(),
+            fields_hash: Some(lead.lead.map_or([0; 32], |facts| facts.fields_hash)),
+            contact: lead.links.contact,
+            withdrawn: lead.withdrawn,
+        },
+        None => KnownLead {
+            row,
+            id: tables.departed_id(identity.id.bytes())?,
+            fields_hash: None,
+            contact: None,
+            withdrawn: false,
+        },
+    })
 }
 
 /// By e-mail, else by phone (R20).
@@ -163,6 +155,29 @@ fn known_contact(tables: &Tables<'_>, row: u64) -> Result<KnownContact, StoreErr
     })
 }
 
+/// Appends live events for the listeners of the campaign's owner; without an owner nobody could hear them.
+fn announce(
+    tables: &mut Tables<'_>,
+    draft: &Draft,
+    happened: &[(Kind, u64)],
+    settling: &Settling,
+) -> Result<(), StoreError> {
+    let Some(owner) = draft.campaign.owner_text().filter(|_| settling.live_events) else {
+        return Ok(());
+    };
+    for (kind, row) in happened {
+        tables.append_event(&Event {
+            owner: owner.clone(),
+            kind: *kind,
+            row: *row,
+            at_ms: settling.now_ms,
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes a lead with all that belongs to it; what listeners may be told of it is returned, the conversation first, as
+/// the specification draws it.
 fn write_new(
     tables: &mut Tables<'_>,
     key: TaskKey,
@@ -170,12 +185,29 @@ fn write_new(
     identity: &LeadIdentity,
     facts: &Facts,
     new: NewLead,
-) -> Result<(), StoreError> {
-    let contact = write_contact(tables, draft, new.contact, facts)?;
-    let lead = write_lead(tables, key, draft, identity, contact, &new.lead)?;
+    now_ms: i64,
+) -> Result<[(Kind, u64); 2], StoreError> {
+    let bound = new.contact.is_bound();
+    let contact = write_contact(tables, new.contact, facts, identity.id)?;
+    let stored = lead_at_rest(key, draft, identity, contact, &new.lead);
+    let lead = write_lead(tables, draft, identity, stored)?;
+    // Whose a lead without an id is, MongoDB says when it is pushed (R10).
+    let ticket = tables.last_number("last_ticket")?;
+    let settled_by = identity.first_copy.map(|_| ticket);
+    if let (Some(contact), true) = (contact, bound) {
+        link::bind(tables, contact, lead)?;
+    }
     let owner = contact.unwrap_or(lead);
+    let is_new_room = new.opening.is_some();
     let (conversation, room) = match new.opening {
-        Some(opening) => open_conversation(tables, contact, lead, owner, &opening)?,
+        Some(opening) => {
+            let links = Links {
+                contact,
+                lead: (contact.is_none() || bound).then_some(lead),
+                ..Links::default()
+            };
+            open_conversation(tables, owner, links, &opening)?
+        }
         None => conversation_of(tables, owner)?,
     };
     let links = Links {
@@ -184,11 +216,8 @@ fn write_new(
         conversation: Some(conversation),
         room: Some(room),
     };
-    let message = add(
-        tables,
-        Collection::Messages,
-        Stored::new([0; 12], &new.message).with_links(links),
-    )?;
+    let message = Stored::new([0; 12], &new.message).with_links(links);
+    let message = add(tables, Collection::Messages, message)?;
     let deal = match new.deal {
         Some(deal) => add_deal(tables, contact, lead, &deal)?,
         None => 0,
@@ -198,8 +227,18 @@ fn write_new(
         tables
             .last_users
             .insert(&draft.campaign.id.bytes(), &user.bytes())?;
+        for channel in new.notify_by {
+            let mut delivery = Delivery::new(channel, (lead, key.seq), user.bytes(), now_ms);
+            delivery.settled_by = settled_by;
+            tables.add_delivery(&delivery)?;
+        }
     }
-    Ok(())
+    let conversation_news = if is_new_room {
+        (Kind::JoinRoom, room)
+    } else {
+        (Kind::Message, message)
+    };
+    Ok([conversation_news, (Kind::LeadAdded, lead)])
 }
 
 fn add_deal(
@@ -217,32 +256,8 @@ fn add_deal(
     add(tables, Collection::Deals, deal)
 }
 
-fn write_lead(
-    tables: &mut Tables<'_>,
-    key: TaskKey,
-    draft: &Draft,
-    identity: &LeadIdentity,
-    contact: Option<u64>,
-    body: &RawDocument,
-) -> Result<u64, StoreError> {
-    let id = identity.id.bytes();
-    let row = add(
-        tables,
-        Collection::Leads,
-        lead_at_rest(key, draft, identity, contact, body),
-    )?;
-    let taken = tables.keys.insert(&id, row)?.is_some();
-    assert!(!taken, "lead {} was about to be made twice", identity.id);
-    if let Some(first_copy) = &identity.first_copy {
-        tables
-            .first_copies
-            .insert(first_copy, (draft.arrived_at_ms, row))?;
-    }
-    Ok(row)
-}
-
 fn lead_at_rest(
-    key: TaskKey,
+    task: TaskKey,
     draft: &Draft,
     identity: &LeadIdentity,
     contact: Option<u64>,
@@ -253,7 +268,7 @@ fn lead_at_rest(
         ..Links::default()
     });
     lead.lead = Some(LeadFacts {
-        task: key,
+        task,
         fields_hash: draft.fields_hash,
         without_id: identity.first_copy.is_some(),
         arrived_at_ms: draft.arrived_at_ms,
@@ -261,28 +276,51 @@ fn lead_at_rest(
     lead
 }
 
-/// Writes the contact's plan; returns its row.
-fn write_contact(
+fn write_lead(
     tables: &mut Tables<'_>,
     draft: &Draft,
+    identity: &LeadIdentity,
+    lead: Stored,
+) -> Result<u64, StoreError> {
+    let row = add(tables, Collection::Leads, lead)?;
+    let taken = tables.keys.insert(&identity.id.bytes(), row)?.is_some();
+    assert!(!taken, "lead {} was about to be made twice", identity.id);
+    if let Some(first_copy) = &identity.first_copy {
+        tables
+            .first_copies
+            .insert(first_copy, (draft.arrived_at_ms, row))?;
+    }
+    Ok(row)
+}
+
+/// Writes the contact's plan; returns its row. `lead`: the `_id` of the lead it comes with.
+fn write_contact(
+    tables: &mut Tables<'_>,
     plan: contact::Plan,
     facts: &Facts,
+    lead: ObjectId,
 ) -> Result<Option<u64>, StoreError> {
     match plan {
         contact::Plan::None | contact::Plan::Impossible => Ok(None),
         contact::Plan::New { body, keys } => {
-            let mut stored = Stored::new(ObjectId::new().bytes(), &body);
-            stored.contact = Some(keys.clone());
+            // Without a key nobody else's submission can be this person's: every node derives the same `_id` (R34).
+            let id = if keys.is_empty() {
+                bound_contact_id(lead)
+            } else {
+                ObjectId::new()
+            };
+            let mut stored = Stored::new(id.bytes(), &body);
+            stored.contact = Some(keys);
+            let hashes = stored.contact_hashes()?;
             let row = add(tables, Collection::Contacts, stored)?;
-            index_contact(tables, draft, &keys, row)?;
+            index_contact(tables, &hashes, row)?;
             Ok(Some(row))
         }
         contact::Plan::Merge { body, keys } => {
             let Some(known) = &facts.contact else {
                 return Ok(None);
             };
-            merge_contact(tables, known.row, &body, keys.clone())?;
-            index_contact(tables, draft, &keys, known.row)?;
+            merge_contact(tables, known.row, &body, keys)?;
             Ok(Some(known.row))
         }
     }
@@ -300,19 +338,16 @@ fn merge_contact(
     let before = std::mem::replace(&mut stored.body, body.as_bytes().to_vec());
     stored.contact = Some(keys);
     tables.put_document(row, &stored)?;
+    index_contact(tables, &stored.contact_hashes()?, number)?;
     tables.append_change(row, Change::Again { before: &before })
 }
 
-/// The oldest contact keeps a key (R20).
-fn index_contact(
-    tables: &mut Tables<'_>,
-    draft: &Draft,
-    keys: &ContactKeys,
-    row: u64,
-) -> Result<(), StoreError> {
-    for hash in contact::key_hashes(&draft.campaign, keys) {
-        if tables.contact_keys.get(&hash)?.is_none() {
-            tables.contact_keys.insert(&hash, row)?;
+/// The oldest contact keeps a key (R20). The hashes are of the contact's own type, whatever its campaign makes by now:
+/// under these it is removed again.
+fn index_contact(tables: &mut Tables<'_>, hashes: &[[u8; 16]], row: u64) -> Result<(), StoreError> {
+    for hash in hashes {
+        if tables.contact_keys.get(hash)?.is_none() {
+            tables.contact_keys.insert(hash, row)?;
         }
     }
     Ok(())
@@ -320,17 +355,11 @@ fn index_contact(
 
 fn open_conversation(
     tables: &mut Tables<'_>,
-    contact: Option<u64>,
-    lead: u64,
     owner: u64,
+    links: Links,
     opening: &super::conversation::Opening,
 ) -> Result<(u64, u64), StoreError> {
     let none = [0; 12];
-    let links = Links {
-        contact,
-        lead: contact.is_none().then_some(lead),
-        ..Links::default()
-    };
     let conversation = add(
         tables,
         Collection::Conversations,
@@ -371,47 +400,64 @@ fn conversation_of(tables: &Tables<'_>, owner: u64) -> Result<(u64, u64), StoreE
     Ok((conversation, room))
 }
 
+/// Writes what a repetition adds; gives the row of its lead message where it has one of its own. `as_new`: the task and
+/// the identity of a lead that is remembered anew.
 fn write_news(
     tables: &mut Tables<'_>,
-    key: TaskKey,
     draft: &Draft,
     news: News,
     facts: &Facts,
-    repeated: &Repeated,
-) -> Result<(), StoreError> {
-    let known = facts.contact.as_ref().map(|known| known.row);
-    let contact = write_contact(tables, draft, news.contact, facts)?.or(known);
+    lead: &KnownLead,
+    as_new: (TaskKey, &LeadIdentity),
+) -> Result<Option<u64>, StoreError> {
+    let (id, bound) = (ObjectId::from_bytes(lead.id), news.contact.is_bound());
+    let contact = write_contact(tables, news.contact, facts, id)?;
+    let contact = contact.or(facts.contact.as_ref().map(|known| known.row));
     let lead = match news.remembered {
         Some(remembered) => {
-            let id = facts.repeated.as_ref().map(|known| known.id);
-            let stored = lead_at_rest(key, draft, &repeated.identity, contact, &remembered.lead);
-            let lead = remember(tables, stored, id, contact)?;
-            if let Some(opening) = remembered.opening {
-                open_conversation(tables, contact, lead, contact.unwrap_or(lead), &opening)?;
-            }
-            lead
+            let (task, identity) = as_new;
+            let mut stored = lead_at_rest(task, draft, identity, contact, &remembered.lead);
+            stored.adopted = Some(Adopted {
+                id: lead.id,
+                seen: true,
+            });
+            remember(tables, &stored, &remembered)?
         }
-        None => repeated.row,
+        None => {
+            if let (Some(contact), None) = (contact, lead.contact) {
+                if bound {
+                    link::bind(tables, contact, lead.row)?;
+                }
+                link::give_contact(tables, lead.row, contact)?;
+            }
+            lead.row
+        }
     };
     match news.message {
         Some(message) => write_repeat_message(tables, message, contact, lead),
-        None => Ok(()),
+        None => Ok(None),
     }
 }
 
 /// A lead that is upstream and no longer kept here is kept again, without a change to push: what is new refers to it.
 fn remember(
     tables: &mut Tables<'_>,
-    mut lead: Stored,
-    upstream: Option<[u8; 12]>,
-    contact: Option<u64>,
+    lead: &Stored,
+    remembered: &Remembered,
 ) -> Result<u64, StoreError> {
-    lead.adopted = upstream.map(|id| Adopted { id, seen: true });
-    let row = tables.add_document(Collection::Leads, &lead)?.number;
+    let row = tables.add_document(Collection::Leads, lead)?.number;
     tables.keys.insert(&lead.own_id, row)?;
-    tables
-        .families
-        .insert((contact.unwrap_or(row), row), (0, 0))?;
+    let contact = lead.links.contact;
+    let owner = contact.unwrap_or(row);
+    tables.families.insert((owner, row), (0, 0))?;
+    if let Some(opening) = &remembered.opening {
+        let links = Links {
+            contact,
+            lead: contact.is_none().then_some(row),
+            ..Links::default()
+        };
+        open_conversation(tables, owner, links, opening)?;
+    }
     Ok(row)
 }
 
@@ -420,9 +466,9 @@ fn write_repeat_message(
     message: RepeatMessage,
     contact: Option<u64>,
     lead: u64,
-) -> Result<(), StoreError> {
+) -> Result<Option<u64>, StoreError> {
     if tables.keys.get(&message.seed)?.is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let (conversation, room) = conversation_of(tables, contact.unwrap_or(lead))?;
     let links = Links {
@@ -436,7 +482,7 @@ fn write_repeat_message(
     let row = add(tables, Collection::Messages, stored)?;
     tables.keys.insert(&message.seed, row)?;
     tables.repeats.insert((lead, row), ())?;
-    Ok(())
+    Ok(Some(row))
 }
 
 /// Stores a new document and its change.

@@ -26,6 +26,13 @@ pub(super) enum Plan {
     },
 }
 
+impl Plan {
+    /// A new contact of which only the name is known: it belongs to the lead it comes with.
+    pub(super) fn is_bound(&self) -> bool {
+        matches!(self, Self::New { keys, .. } if keys.is_empty())
+    }
+}
+
 pub(super) fn plan(draft: &Draft, known: Option<&KnownContact>, node: &str) -> Plan {
     let person = &draft.person;
     if !draft.campaign.add_to_crm {

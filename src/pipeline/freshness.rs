@@ -1,4 +1,6 @@
-//! Which reference data was read when: a negative decision needs data read after the webhook arrived (R13).
+//! When a negative decision may be taken (R13), and how often upstream is asked for what it needs.
+//!
+//! What was read when is the reference data's own to know: a decision and its evidence come from one snapshot.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,13 +29,10 @@ impl Freshness {
         }
     }
 
-    /// Whether a "no" about `need` may be decided for a webhook that arrived then.
+    /// Whether a "no" about `need` may be decided on `reference` for a webhook that arrived then.
     #[must_use]
     pub fn may_decide(&self, reference: &Reference, need: &Need, arrived_at_ms: i64) -> bool {
-        let pulled = reference
-            .complete_at_ms()
-            .is_some_and(|at| at > arrived_at_ms);
-        self.stand_alone || pulled || self.lock().get(need).is_some_and(|at| *at > arrived_at_ms)
+        self.stand_alone || reference.is_younger_than(arrived_at_ms, need)
     }
 
     /// Whether `need` may be read now, or was read a moment ago.
@@ -44,15 +43,19 @@ impl Freshness {
             .is_none_or(|at| now_ms - at >= REPEAT_AFTER_MS)
     }
 
-    /// `need` was read; the reading began at `began_at_ms`.
-    pub fn was_read(&self, need: Need, began_at_ms: i64) {
+    /// These were read; the reading began at `began_at_ms`.
+    pub fn were_read(&self, needs: &[Need], began_at_ms: i64) {
         let mut reads = self.lock();
-        if reads.len() >= REMEMBERED_MAX {
+        if reads.len() + needs.len() > REMEMBERED_MAX {
             reads.retain(|_, at| began_at_ms - *at < REPEAT_AFTER_MS);
         }
-        if reads.len() < REMEMBERED_MAX {
-            reads.insert(need, began_at_ms);
-        }
+        let room = REMEMBERED_MAX.saturating_sub(reads.len());
+        reads.extend(
+            needs
+                .iter()
+                .take(room)
+                .map(|need| (need.clone(), began_at_ms)),
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Need, i64>> {

@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::oid::ObjectId;
-use futures_util::future::try_join_all;
-use inlet_sync::ports::{Replica, ReplicaEvent};
+use futures_util::future::join_all;
+use inlet_sync::ports::ReplicaEvent;
 
 use super::Shared;
 use crate::model::TaskKey;
-use crate::store::reference::{Reference, StoreReplica};
+use crate::store::reference::{Pointed, Reference, StoreReplica};
 use crate::store::tasks::{Need, WaitsFor};
 use crate::store::{StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 
 /// Tasks of one account looked at in one step.
 const LOOK_MAX: usize = 256;
+/// Tasks woken in one transaction: intake that arrives meanwhile waits for no more of them.
+const WAKE_MAX: usize = 1_000;
 /// Pointed reads under way at once.
 const READS_MAX: usize = 16;
 const POLL: Duration = Duration::from_millis(100);
@@ -99,27 +101,50 @@ impl<R: PointedRead> Lookout<R> {
         Ok((need.clone(), self.upstream.read(need, cached).await?))
     }
 
-    async fn refresh(&self, needs: HashSet<Need>, reference: &Reference) -> Result<(), StepError> {
+    /// What could be read is taken over, whatever became of the reads beside it. Where something else has changed the
+    /// data meanwhile, the next step reads again.
+    async fn refresh(
+        &self,
+        needs: HashSet<Need>,
+        reference: Arc<Reference>,
+    ) -> Result<(), StepError> {
         let began_at_ms = self.shared.clock.now_ms();
-        let answers = try_join_all(needs.iter().map(|need| self.read(need, reference))).await?;
-        let (needs, events): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
-        let replica = Arc::clone(&self.replica);
-        let events = events.into_iter().flatten().collect();
-        tokio::task::spawn_blocking(move || replica.apply(events, None, None)).await??;
-        for need in needs {
-            self.shared.freshness.was_read(need, began_at_ms);
+        let answers = join_all(needs.iter().map(|need| self.read(need, &reference))).await;
+        let (mut needs, mut events, mut failure) = (Vec::new(), Vec::new(), None);
+        for answer in answers {
+            match answer {
+                Ok((need, read)) => {
+                    needs.push(need);
+                    events.extend(read);
+                }
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(())
+        let (replica, read) = (Arc::clone(&self.replica), needs.clone());
+        let pointed = Pointed {
+            needs,
+            events,
+            began_at_ms,
+            as_of: reference,
+        };
+        if tokio::task::spawn_blocking(move || replica.apply_pointed(pointed)).await?? {
+            self.shared.freshness.were_read(&read, began_at_ms);
+        }
+        failure.map_or(Ok(()), Err)
     }
 
-    async fn wake(&self, ready: Vec<TaskKey>) -> Result<(), StoreError> {
+    async fn wake(&self, ready: &[TaskKey]) -> Result<(), StoreError> {
         let now_ms = self.shared.clock.now_ms();
-        self.shared
-            .store
-            .write(move |tables| ready.iter().try_for_each(|key| wake(tables, *key, now_ms)))
-            .await?;
-        self.shared.store.signals().pipeline.notify_one();
-        self.shared.store.signals().graph.notify_one();
+        for some in ready.chunks(WAKE_MAX) {
+            let some = some.to_vec();
+            let wake = self
+                .shared
+                .store
+                .write(move |tables| some.iter().try_for_each(|key| wake(tables, *key, now_ms)));
+            wake.await?;
+            self.shared.store.signals().pipeline.notify_one();
+            self.shared.store.signals().graph.notify_one();
+        }
         Ok(())
     }
 }
@@ -135,10 +160,10 @@ impl<R: PointedRead> Worker for Lookout<R> {
         let idle = look.ready.is_empty() && look.needs.is_empty();
         self.pause = POLL;
         if !look.ready.is_empty() {
-            self.wake(look.ready).await?;
+            self.wake(&look.ready).await?;
         }
         if !look.needs.is_empty()
-            && let Err(error) = self.refresh(look.needs, &reference).await
+            && let Err(error) = self.refresh(look.needs, reference).await
         {
             tracing::debug!(%error, "reference data cannot be read now; the webhooks wait");
             self.pause = POLL_UNREACHABLE;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::prepare::Draft;
 use super::{assignee, contact, conversation, deal, lead};
 use crate::model::identity::derived_hash;
-use crate::model::{Names, derived_id};
+use crate::model::{Channel, Names, derived_id};
 use crate::store::documents::ContactKeys;
 
 /// Under which id a draft becomes a lead if it is new.
@@ -36,10 +36,22 @@ pub(super) struct Facts {
 
 /// A lead that was made before.
 pub(super) struct KnownLead {
+    /// Where it is, or was before it was removed (R41).
+    pub(super) row: u64,
     /// Its `_id` upstream.
     pub(super) id: [u8; 12],
-    /// Its fields; `None` where it is no longer kept here (R41), and nobody knows any more what it said.
+    /// Its fields; `None` where it is no longer kept here, and nobody knows any more what it said.
     pub(super) fields_hash: Option<[u8; 32]>,
+    /// Its contact's row.
+    pub(super) contact: Option<u64>,
+    /// It is another node's upstream: nothing of it is pushed from here.
+    pub(super) withdrawn: bool,
+}
+
+impl KnownLead {
+    fn is_kept(&self) -> bool {
+        self.fields_hash.is_some()
+    }
 }
 
 /// A stored contact.
@@ -94,6 +106,8 @@ pub(super) struct NewLead {
     pub(super) opening: Option<conversation::Opening>,
     pub(super) message: RawDocumentBuf,
     pub(super) deal: Option<RawDocumentBuf>,
+    /// The ways by which the representative is notified (R26).
+    pub(super) notify_by: Vec<Channel>,
 }
 
 /// The id a draft has or gets (R10, R11, R34).
@@ -156,12 +170,19 @@ fn new_lead(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: &str) -
         opening: (!facts.has_conversation).then(|| conversation::opening(draft, node)),
         message: conversation::lead_message(draft, node),
         deal: deal::body(draft, node),
+        notify_by: user.map_or_else(Vec::new, |_| notify_by(draft)),
         contact,
         user,
     }
 }
 
-/// Nothing a repetition says is dropped: the contact gets it, and a person's conversation shows it (R9).
+fn notify_by(draft: &Draft) -> Vec<Channel> {
+    let wanted = draft.campaign.notification.iter();
+    wanted.flat_map(|wanted| wanted.channels()).collect()
+}
+
+/// Nothing a repetition says is dropped: the contact gets it, or comes to be by it, and a person's conversation shows
+/// it (R9).
 fn news(
     draft: &Draft,
     identity: &LeadIdentity,
@@ -172,32 +193,38 @@ fn news(
     if known.fields_hash == Some(draft.fields_hash) {
         return None;
     }
-    let is_kept = known.fields_hash.is_some();
     let message = (draft.names == Names::Person).then(|| RepeatMessage {
         seed: derived_id("repeat", &[&known.id, &draft.fields_hash]).bytes(),
         body: conversation::lead_message(draft, node),
         payload: conversation::own_payload(draft),
     });
     let needs_room = message.is_some() && !facts.has_conversation;
-    let remembered = (!is_kept).then(|| Remembered {
+    let remembered = (!known.is_kept()).then(|| Remembered {
         lead: lead::body(draft, identity, None, Vec::new(), node),
         opening: needs_room.then(|| conversation::opening(draft, node)),
     });
     Some(Box::new(News {
-        contact: contact_of_repetition(draft, facts, is_kept, node),
+        contact: contact_of_repetition(draft, known, facts, node),
         remembered,
         message,
     }))
 }
 
-/// The contact of a lead that is no longer kept may be gone as well. Where it can be found again upstream, it is planned
-/// afresh; somebody of whom only a name is known would be doubled.
-fn contact_of_repetition(draft: &Draft, facts: &Facts, is_kept: bool, node: &str) -> contact::Plan {
-    let can_be_found = contact::keys(&draft.person) != ContactKeys::default();
-    match &facts.contact {
-        Some(found) => contact::plan(draft, Some(found), node),
-        None if !is_kept && can_be_found => contact::plan(draft, None, node),
-        None => contact::Plan::None,
+fn contact_of_repetition(
+    draft: &Draft,
+    known: &KnownLead,
+    facts: &Facts,
+    node: &str,
+) -> contact::Plan {
+    match contact::plan(draft, facts.contact.as_ref(), node) {
+        // Nobody's lead upstream would refer to it.
+        contact::Plan::New { .. } if known.withdrawn => contact::Plan::None,
+        // The contact of a lead that is no longer kept may be upstream. Whoever has an e-mail or a phone is found there
+        // by it; somebody of whom only a name is known would be doubled.
+        contact::Plan::New { keys, .. } if !known.is_kept() && keys.is_empty() => {
+            contact::Plan::None
+        }
+        contact => contact,
     }
 }
 

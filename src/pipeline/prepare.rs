@@ -12,13 +12,14 @@ use bson::oid::ObjectId;
 
 use super::Shared;
 use super::freshness::Freshness;
+use super::readings::Opened;
 use crate::fields;
 use crate::model::identity::derived_hash;
 use crate::model::{
     Campaign, LeadChange, LeadId, Names, Outcome, Person, Reading, Reason, Submission, TaskKey,
     Webhook, lead_data,
 };
-use crate::platforms::{self, Adapter};
+use crate::platforms::Adapter;
 use crate::store::reference::Reference;
 use crate::store::tasks::Need;
 
@@ -30,8 +31,6 @@ pub enum Prepared {
     Lead(Box<Draft>),
     /// A decision has to wait for reference data.
     Await(Need),
-    /// The parts of a Facebook batch, by position.
-    Changes(Vec<Prepared>),
     /// The campaigns a Facebook change goes to; `late`: look once more when fresh data is there (R13).
     Campaigns {
         /// Each gets the lead on its own.
@@ -55,6 +54,26 @@ impl Prepared {
         Self::End(Outcome::DeadLetter {
             error: error.to_string(),
         })
+    }
+}
+
+/// What there is to settle at a webhook, or at a task of one.
+pub struct Tasks {
+    /// The campaign that the webhook's address names, if it is known and the webhook has come to an end there.
+    pub heard: Option<Heard>,
+    /// The task itself; in a Facebook batch its first change, which stands for the webhook.
+    pub first: Prepared,
+    /// The changes after it, by position.
+    pub others: Vec<Prepared>,
+}
+
+impl From<Prepared> for Tasks {
+    fn from(first: Prepared) -> Self {
+        Self {
+            heard: None,
+            first,
+            others: Vec::new(),
+        }
     }
 }
 
@@ -105,35 +124,51 @@ impl<'a> Desk<'a> {
 
     /// A webhook at first sight.
     #[must_use]
-    pub fn webhook(&self, seq: u64, webhook: &Webhook) -> Prepared {
-        self.guarded(webhook, |reading, adapter| match reading {
-            Reading::Ignored(reason) => Prepared::ignored(reason),
-            Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
-            Reading::Changes(changes) => self.changes(webhook, &changes),
-        })
-        .unwrap_or_else(|| panicked(seq))
+    pub fn webhook(&self, seq: u64, webhook: Webhook) -> Tasks {
+        match Opened::read(seq, webhook) {
+            Ok(opened) => self.task(TaskKey::webhook(seq), &opened),
+            Err(end) => end.into(),
+        }
     }
 
-    /// A task seen before: the whole webhook, or one change of it.
+    /// A task: the whole webhook, or one change of it.
     #[must_use]
-    pub fn task(&self, key: TaskKey, webhook: &Webhook) -> Prepared {
-        self.guarded(webhook, |reading, adapter| match reading {
-            Reading::Ignored(reason) => Prepared::ignored(reason),
-            Reading::Submission(submission) => self.submission(webhook, adapter, &submission),
+    pub fn task(&self, key: TaskKey, opened: &Opened) -> Tasks {
+        // What was read is a stranger's text: should making sense of it panic, this task fails and the node goes on.
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.judge_task(key, opened)));
+        prepared.unwrap_or_else(|_| panicked(key.seq).into())
+    }
+
+    fn judge_task(&self, key: TaskKey, opened: &Opened) -> Tasks {
+        let Opened {
+            webhook,
+            adapter,
+            reading,
+        } = opened;
+        match reading {
+            Reading::Ignored(reason) => self.alone(webhook, Prepared::ignored(*reason)),
+            Reading::Submission(submission) => {
+                self.alone(webhook, self.submission(webhook, adapter, submission))
+            }
             // Change 0 stands for the whole batch too, which may not have been readable when it was last looked at.
-            Reading::Changes(changes) if key.change == 0 => self.changes(webhook, &changes),
-            Reading::Changes(changes) => match changes.get(key.change as usize) {
-                Some(change) => self.change(webhook, change),
-                None => Prepared::dead(&"the change is no longer in the webhook"),
-            },
-        })
-        .unwrap_or_else(|| panicked(key.seq))
+            Reading::Changes(changes) if key.change == 0 => self.changes(webhook, changes),
+            Reading::Changes(changes) => self
+                .change(webhook, changes.get(key.change as usize))
+                .into(),
+        }
     }
 
-    /// The known campaign that a webhook ends at, and when it arrived: the campaign is heard of, whatever the webhook
-    /// has come to (R37). A Facebook change is heard of by its campaigns when it goes to them.
-    #[must_use]
-    pub fn heard(&self, webhook: &Webhook, prepared: &Prepared) -> Option<Heard> {
+    /// The task of a webhook that has no other.
+    fn alone(&self, webhook: &Webhook, first: Prepared) -> Tasks {
+        Tasks {
+            heard: self.heard(webhook, &first),
+            ..first.into()
+        }
+    }
+
+    /// The campaign is heard of, whatever the webhook has come to (R37). A Facebook change is heard of by its campaigns
+    /// when it goes to them.
+    fn heard(&self, webhook: &Webhook, prepared: &Prepared) -> Option<Heard> {
         if !matches!(prepared, Prepared::End(_) | Prepared::Lead(_)) {
             return None;
         }
@@ -144,18 +179,6 @@ impl<'a> Desk<'a> {
             campaign: campaign.bytes(),
             arrived_at_ms: webhook.arrived_at_ms,
         })
-    }
-
-    /// Adapters are fuzzed and must not panic; if one does, its webhook fails and the node goes on.
-    fn guarded(
-        &self,
-        webhook: &Webhook,
-        then: impl FnOnce(Reading, &'static Adapter) -> Prepared,
-    ) -> Option<Prepared> {
-        let Some(adapter) = platforms::by_slug(&webhook.platform) else {
-            return Some(Prepared::dead(&"no adapter reads this platform any more"));
-        };
-        catch_unwind(AssertUnwindSafe(|| then((adapter.read)(webhook), adapter))).ok()
     }
 
     fn submission(
@@ -217,21 +240,24 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn changes(&self, webhook: &Webhook, changes: &[LeadChange]) -> Prepared {
-        Prepared::Changes(
-            changes
-                .iter()
-                .map(|change| self.change(webhook, change))
+    fn changes(&self, webhook: &Webhook, changes: &[LeadChange]) -> Tasks {
+        let others = changes.iter().skip(1);
+        Tasks {
+            heard: None,
+            first: self.change(webhook, changes.first()),
+            others: others
+                .map(|change| self.change(webhook, Some(change)))
                 .collect(),
-        )
+        }
     }
 
-    fn change(&self, webhook: &Webhook, change: &LeadChange) -> Prepared {
+    fn change(&self, webhook: &Webhook, change: Option<&LeadChange>) -> Prepared {
         let (page, form) = match change {
-            LeadChange::Ignored(reason) => return Prepared::ignored(*reason),
-            LeadChange::Leadgen {
+            None => return Prepared::dead(&"the change is no longer in the webhook"),
+            Some(LeadChange::Ignored(reason)) => return Prepared::ignored(*reason),
+            Some(LeadChange::Leadgen {
                 page_id, form_id, ..
-            } => (page_id, form_id),
+            }) => (page_id, form_id),
         };
         let ids: Vec<_> = self
             .reference
@@ -316,7 +342,7 @@ fn object_id(text: Option<&str>) -> Option<ObjectId> {
     ObjectId::parse_str(text?.trim()).ok()
 }
 
-fn panicked(seq: u64) -> Prepared {
+pub(super) fn panicked(seq: u64) -> Prepared {
     tracing::error!(seq, "an adapter panicked");
     Prepared::Fail("the adapter panicked".to_owned())
 }

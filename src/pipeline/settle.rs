@@ -40,6 +40,7 @@ pub struct Settling {
     pub(super) now_ms: i64,
     pub(super) limits: Limits,
     pub(super) identity: Identity,
+    pub(super) live_events: bool,
     reference: Arc<Reference>,
 }
 
@@ -54,6 +55,7 @@ impl Settling {
             now_ms: shared.clock.now_ms(),
             limits: shared.limits.clone(),
             identity: shared.store.identity().clone(),
+            live_events: shared.live_events,
             reference: shared.store.reference(),
         }
     }
@@ -71,7 +73,6 @@ impl Settling {
                 self.end(tables, key, outcome)
             }
             Prepared::Await(need) => self.await_reference(tables, key, need),
-            Prepared::Changes(changes) => self.changes(tables, key.seq, changes),
             Prepared::Campaigns {
                 ids,
                 arrived_at_ms,
@@ -113,22 +114,6 @@ impl Settling {
             reason: Reason::CampaignNotFound,
         };
         Ok(*outcome == not_found && key.campaign == [0; 12] && tables.has_campaign_tasks(key)?)
-    }
-
-    fn changes(
-        &self,
-        tables: &mut Tables<'_>,
-        seq: u64,
-        changes: Vec<Prepared>,
-    ) -> Result<(), StoreError> {
-        for (position, prepared) in (0..).zip(changes) {
-            let key = TaskKey::change(seq, position);
-            // The first is the task at hand; the others are settled unless they have been before (replay).
-            if position == 0 || !tables.is_known(key)? {
-                self.settle(tables, key, prepared)?;
-            }
-        }
-        Ok(())
     }
 
     /// Every campaign is a task of its own; the change itself has no outcome once one of them has it.
@@ -239,7 +224,7 @@ impl Settling {
         task: &Task,
         error: &str,
     ) -> Result<(), StoreError> {
-        let Identity { node, epoch } = &self.identity;
+        let Identity { node, epoch, .. } = &self.identity;
         let webhook = WebhookId {
             node: node.clone(),
             epoch: *epoch,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
+mod events;
+mod long_work;
 mod retention;
 mod silence;
 
@@ -17,12 +19,13 @@ use tempfile::TempDir;
 
 use super::freshness::Freshness;
 use super::lookout::{Lookout, PointedRead};
+use super::prepare::{Desk, Prepared};
 use super::{Limits, Pipeline, Shared};
 use crate::clock::{Clock, ManualClock};
 use crate::console::Console;
 use crate::model::{Method, Outcome, Reason, TaskKey, Webhook};
 use crate::store::Store;
-use crate::store::reference::StoreReplica;
+use crate::store::reference::{Pointed, Reference, StoreReplica};
 use crate::store::tasks::Need;
 use crate::worker::{StepError, run_until_idle};
 
@@ -74,6 +77,7 @@ impl Bench {
                 max_waiting_per_account: 100,
                 max_waiting_unknown: 2,
             },
+            live_events: true,
         })
     }
 
@@ -101,14 +105,22 @@ impl Bench {
     }
 
     async fn receive(&self, body: &str) -> u64 {
-        self.receive_from("instapage", body).await
+        self.receive_at("instapage", CAMPAIGN, body).await
     }
 
     async fn receive_from(&self, platform: &str, body: &str) -> u64 {
+        self.receive_at(platform, CAMPAIGN, body).await
+    }
+
+    async fn receive_for(&self, campaign: ObjectId, body: &str) -> u64 {
+        self.receive_at("instapage", campaign, body).await
+    }
+
+    async fn receive_at(&self, platform: &str, campaign: ObjectId, body: &str) -> u64 {
         let webhook = Webhook {
             platform: platform.to_owned(),
             account: Some(ACCOUNT.to_hex()),
-            campaign: Some(CAMPAIGN.to_hex()),
+            campaign: Some(campaign.to_hex()),
             method: Method::Post,
             query: String::new(),
             content_type: Some("application/json".to_owned()),
@@ -118,6 +130,10 @@ impl Bench {
             body: body.as_bytes().to_vec(),
         };
         self.shared.store.receive(&webhook).await.unwrap()
+    }
+
+    fn counted(&self, name: &str) -> u64 {
+        self.shared.store.read().unwrap().counted(name).unwrap()
     }
 
     async fn work(&self) {
@@ -140,14 +156,23 @@ impl Bench {
         ends.into_iter().next().map(|(_, ended)| ended.outcome)
     }
 
-    fn count(&self, collection: &str) -> u64 {
-        let console = Console {
+    fn console(&self) -> Console {
+        Console {
             store: Arc::clone(&self.shared.store),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             live: None,
-        };
-        console.count(collection).unwrap()
+        }
     }
+
+    fn count(&self, collection: &str) -> u64 {
+        self.console().count(collection).unwrap()
+    }
+}
+
+/// An active account, and its campaign.
+fn documents() -> [Document; 2] {
+    let campaign = doc! { "_id": CAMPAIGN, "account_id": ACCOUNT, "add_to_crm": true, "campaign_name": "Bench" };
+    [doc! { "_id": ACCOUNT, "status": "active" }, campaign]
 }
 
 fn put(collection: usize, document: &Document) -> ReplicaEvent {
@@ -158,13 +183,10 @@ fn put(collection: usize, document: &Document) -> ReplicaEvent {
 }
 
 fn reference() -> Vec<ReplicaEvent> {
-    vec![
-        put(0, &doc! { "_id": ACCOUNT, "status": "active" }),
-        put(
-            1,
-            &doc! { "_id": CAMPAIGN, "account_id": ACCOUNT, "add_to_crm": true, "campaign_name": "Bench" },
-        ),
-    ]
+    (0..)
+        .zip(documents())
+        .map(|(collection, document)| put(collection, &document))
+        .collect()
 }
 
 fn is_lead(outcome: Option<Outcome>) -> bool {
@@ -245,6 +267,116 @@ async fn a_campaign_that_upstream_does_not_know_either_is_not_found() {
     bench.clock.advance(Duration::from_secs(5));
     bench.look_and_work().await;
     assert_eq!(bench.outcome(seq), ignored(Reason::CampaignNotFound));
+}
+
+/// A MongoDB that answers for one campaign and fails for all others.
+struct AnswersFor(ObjectId, Vec<ReplicaEvent>);
+
+impl PointedRead for AnswersFor {
+    async fn read(&self, need: &Need, _: Vec<ObjectId>) -> Result<Vec<ReplicaEvent>, StepError> {
+        match need {
+            Need::Campaign { campaign, .. } if *campaign == self.0.bytes() => Ok(self.1.clone()),
+            _ => Err("too large an answer".into()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pointed_read_that_fails_takes_none_of_those_beside_it_along() {
+    let bench = Bench::new(false);
+    let seq = bench.receive(ADA).await;
+    let stranger = bench.receive_for(ObjectId::from_bytes([7; 12]), ADA).await;
+    bench.work().await;
+    bench.clock.advance(Duration::from_secs(5));
+    for _ in 0..2 {
+        let upstream = AnswersFor(CAMPAIGN, reference());
+        let mut lookout = Lookout::new(Arc::clone(&bench.shared), bench.replica(), upstream);
+        run_until_idle(&mut lookout).await.unwrap();
+        bench.work().await;
+    }
+    assert!(is_lead(bench.outcome(seq)));
+    assert_eq!(bench.outcome(stranger), None, "nobody has answered for it");
+}
+
+fn pointed(bench: &Bench, as_of: Arc<Reference>, events: Vec<ReplicaEvent>) -> Pointed {
+    Pointed {
+        needs: vec![Need::campaign(ACCOUNT, CAMPAIGN)],
+        events,
+        began_at_ms: bench.clock.now_ms(),
+        as_of,
+    }
+}
+
+/// A complete reading looked at the campaigns before this one was made, and was committed after the pointed read that
+/// found it: the campaign was gone again, and the pointed read still counted as evidence that there was none.
+#[tokio::test]
+async fn a_complete_reading_that_began_before_a_pointed_read_makes_no_campaign_unknown() {
+    let mut bench = Bench::new(false);
+    let (replica, began_at_ms) = (bench.replica(), bench.clock.now_ms());
+    bench.clock.advance(Duration::from_secs(1));
+    let seq = bench.receive(ADA).await;
+    bench.clock.advance(Duration::from_secs(1));
+    let pointed = pointed(&bench, bench.shared.store.reference(), reference());
+    let landed = tokio::task::spawn_blocking(move || {
+        let landed = replica.apply_pointed(pointed).unwrap();
+        replica
+            .replace(vec![Vec::new(); 4], None, began_at_ms)
+            .unwrap();
+        landed
+    });
+    assert!(landed.await.unwrap());
+    bench.work().await;
+    assert_eq!(bench.outcome(seq), None, "nobody knows: it waits");
+    bench.clock.advance(Duration::from_secs(5));
+    bench.upstream = reference();
+    bench.look_and_work().await;
+    assert!(is_lead(bench.outcome(seq)));
+}
+
+/// The other way round: the pointed read looked before the campaign was made, the complete reading afterwards.
+#[tokio::test]
+async fn a_pointed_read_that_something_else_has_overtaken_changes_nothing() {
+    let bench = Bench::new(false);
+    let (replica, as_of) = (bench.replica(), bench.shared.store.reference());
+    let gone = ReplicaEvent::Delete {
+        collection: 1,
+        id: CAMPAIGN.into(),
+    };
+    let pointed = pointed(&bench, as_of, vec![gone]);
+    let seq = bench.receive(ADA).await;
+    bench.clock.advance(Duration::from_secs(1));
+    let began_at_ms = bench.clock.now_ms();
+    let landed = tokio::task::spawn_blocking(move || {
+        let [account, campaign] =
+            documents().map(|document| RawDocumentBuf::try_from(&document).unwrap());
+        let read = vec![vec![account], vec![campaign], Vec::new(), Vec::new()];
+        replica.replace(read, None, began_at_ms).unwrap();
+        replica.apply_pointed(pointed).unwrap()
+    });
+    assert!(!landed.await.unwrap());
+    bench.work().await;
+    assert!(is_lead(bench.outcome(seq)));
+}
+
+/// The pipeline prepares with the reference data of one moment. A pointed read that lands while it does is no evidence
+/// about that moment.
+#[tokio::test]
+async fn a_pointed_read_is_evidence_only_for_data_that_has_it() {
+    let bench = Bench::new(false);
+    let seq = bench.receive(ADA).await;
+    bench.clock.advance(Duration::from_secs(1));
+    let desk = Desk::new(&bench.shared);
+    let (replica, as_of) = (bench.replica(), bench.shared.store.reference());
+    let pointed = pointed(&bench, as_of, reference());
+    tokio::task::spawn_blocking(move || replica.apply_pointed(pointed).unwrap())
+        .await
+        .unwrap();
+    let webhook = bench.shared.store.read().unwrap().webhook(seq).unwrap();
+    let webhook = webhook.unwrap();
+    let at_that_moment = desk.webhook(seq, webhook.clone());
+    assert!(matches!(at_that_moment.first, Prepared::Await(_)));
+    let now = Desk::new(&bench.shared).webhook(seq, webhook);
+    assert!(matches!(now.first, Prepared::Lead(_)));
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 //! The bytes decide, not the content type: platforms and the scripts between us and them label JSON as a form and
 //! forms as JSON. Numbers keep their exact text, the last of duplicate keys wins, invalid UTF-8 is replaced.
 //!
-//! Must not know: any platform, and what the fields mean. Its size is bounded by the intake's body limit, the nesting of
-//! JSON by serde_json's recursion limit (128), that of forms by `NESTING_MAX`.
+//! Must not know: any platform, and what the fields mean. Its size is bounded by the intake's body limit, the nesting
+//! of JSON by serde_json's recursion limit (128), that of forms by `NESTING_MAX`.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -60,7 +60,8 @@ fn form(text: &str) -> Option<Value> {
     json_as_key(&fields).or_else(|| finish(fields))
 }
 
-/// The JSON of a form that has nothing but JSON text as its only key: what PHP's `http_build_query` and curl make of it.
+/// The JSON of a form that has nothing but JSON text as its only key: what PHP's `http_build_query` and curl make of
+/// it.
 fn json_as_key(fields: &Map<String, Value>) -> Option<Value> {
     let only = fields.keys().next().filter(|_| fields.len() == 1)?;
     only.starts_with(['{', '[']).then(|| json(only)).flatten()

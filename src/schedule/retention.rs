@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::{Done, Stop};
 use crate::clock::Clock;
-use crate::store::retention::Unacknowledged;
-use crate::store::{Store, StoreError};
+use crate::store::retention::{Place, Swept, Unacknowledged};
+use crate::store::{Snapshot, Store, StoreError, Tables};
 use crate::worker::StepError;
 
 /// A rest after a step, as a multiple of the step's time, and its bounds.
 const REST_FACTOR: u32 = 4;
 const REST: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// Whoever still has a device token that died so long ago is told once more that it leads nowhere.
+const DEAD_TOKENS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// How long what is kept (configuration `[store]` and `[intake]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +44,25 @@ struct Removed {
     webhooks: u64,
     documents: u64,
     first_copies: u64,
+    dead_tokens: u64,
     is_behind: bool,
 }
+
+/// A table of hashes: how to look whether anything is left from a place on, and how to take a step there.
+struct Hashes {
+    has: fn(&Snapshot, &Place) -> Result<bool, StoreError>,
+    purge: fn(&mut Tables<'_>, Place, i64) -> Result<Swept<Place>, StoreError>,
+}
+
+const FIRST_COPIES: Hashes = Hashes {
+    has: Snapshot::has_first_copies,
+    purge: |tables, from, before_ms| tables.purge_first_copies(from, before_ms),
+};
+
+const DEAD_TOKENS: Hashes = Hashes {
+    has: Snapshot::has_dead_tokens,
+    purge: |tables, from, before_ms| tables.purge_dead_tokens(from, before_ms),
+};
 
 impl Retention {
     /// The job over a store.
@@ -72,15 +91,21 @@ impl Retention {
         let mut removed = Removed::default();
         self.webhooks(&mut stop, &mut removed).await?;
         self.documents(&mut stop, &mut removed).await?;
-        self.first_copies(&mut stop, &mut removed).await?;
+        removed.first_copies = self.first_copies(&mut stop).await?;
+        let dead_before_ms = self.ago(DEAD_TOKENS_KEPT);
+        removed.dead_tokens = self.hashes(&mut stop, DEAD_TOKENS, dead_before_ms).await?;
         let Removed {
             webhooks,
             documents,
             first_copies,
+            dead_tokens,
             is_behind,
         } = removed;
         let mut result =
             format!("removed {webhooks} webhooks, {documents} documents, {first_copies} hashes");
+        if dead_tokens > 0 {
+            result += &format!(", {dead_tokens} dead device tokens");
+        }
         if is_behind {
             result += "; documents wait until MongoDB has caught up";
         }
@@ -181,24 +206,34 @@ impl Retention {
         Ok(())
     }
 
-    async fn first_copies(&self, stop: &mut Stop, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn first_copies(&self, stop: &mut Stop) -> Result<u64, StoreError> {
         let oldest_ms = self.store.read()?.oldest_arrival_ms(self.clock.now_ms())?;
         let before_ms = oldest_ms.saturating_sub(millis(self.policy.dedupe_window));
+        self.hashes(stop, FIRST_COPIES, before_ms).await
+    }
+
+    async fn hashes(
+        &self,
+        stop: &mut Stop,
+        Hashes { has, purge }: Hashes,
+        before_ms: i64,
+    ) -> Result<u64, StoreError> {
+        let mut purged = 0;
         let mut place = Some([0; 16]);
         while let Some(from) = place.filter(|_| !stop.is_set()) {
-            if !self.store.read()?.has_first_copies(&from)? {
+            if !has(&self.store.read()?, &from)? {
                 break;
             }
             let begun = Instant::now();
             let step = self
                 .store
-                .write(move |tables| tables.purge_first_copies(from, before_ms));
+                .write(move |tables| purge(tables, from, before_ms));
             let swept = step.await?;
-            removed.first_copies += swept.purged;
+            purged += swept.purged;
             place = swept.next;
             self.rest(stop, begun).await;
         }
-        Ok(())
+        Ok(purged)
     }
 
     async fn rest(&self, stop: &mut Stop, begun: Instant) {

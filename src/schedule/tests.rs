@@ -212,6 +212,28 @@ async fn the_self_check_names_a_record_in_which_a_bit_is_flipped() {
     assert_eq!(found.result, "1 of 10 records are damaged: webhook 4");
 }
 
+#[tokio::test]
+async fn the_self_check_looks_at_whatever_is_framed() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let damage = |tables: &mut crate::store::Tables<'_>| {
+        let junk: &[u8] = b"junk";
+        tables.deliveries.insert(1, junk)?;
+        tables.events.insert(1, junk)?;
+        tables.renewed_tokens.insert(&[1; 12], junk)?;
+        tables
+            .broken_tokens
+            .insert((&[1; 12], &[2; 12], "page"), junk)?;
+        Ok(())
+    };
+    store.write(damage).await.unwrap();
+    let found = check_sample(Arc::clone(&store)).await.unwrap();
+    let tables = ["deliveries", "events", "renewed_tokens", "broken_tokens"];
+    let named = tables.map(|table| format!("a record of {table}"));
+    let expected = format!("4 of 4 records are damaged: {}", named.join(", "));
+    assert_eq!(found.result, expected);
+}
+
 /// A store of this many webhooks of a mebibyte, and then of only the last few, as a sample sees it.
 async fn shrunk(store: &Arc<Store>, webhooks: u64, left: u64) {
     for _ in 0..webhooks {

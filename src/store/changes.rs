@@ -6,8 +6,11 @@
 use inlet_sync::ports::{Pending, Row};
 use redb::{ReadableTable, ReadableTableMetadata};
 
-use super::documents::{Collection, key};
-use super::{Snapshot, StoreError, Tables, codec};
+use super::documents::Collection;
+use super::{Snapshot, StoreError, Tables};
+pub use held::{Cause, Failure, Held, State};
+
+mod held;
 
 /// How a document changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,41 +24,32 @@ pub(crate) enum Change<'a> {
     },
 }
 
+/// What of a document is not upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
+pub struct Owed {
+    /// All of it: it is new.
+    pub first: bool,
+    /// What the change log has said of it since, oldest first: how it was; of contacts only the oldest.
+    pub befores: Vec<Vec<u8>>,
+}
+
+impl Owed {
+    /// Of a document that exists upstream: how it was when it was last pushed, as far as is known.
+    pub(crate) fn before(&self) -> Option<&[u8]> {
+        let oldest = self.befores.first().map_or(&[][..], Vec::as_slice);
+        (!self.first).then_some(oldest)
+    }
+
+    fn add(&mut self, row: Row, before: &[u8]) {
+        let is_enough = Collection::of(row) == Collection::Contacts && !self.befores.is_empty();
+        if !is_enough && !self.befores.iter().any(|known| known == before) {
+            self.befores.push(before.to_vec());
+        }
+    }
+}
+
 const FIRST: u8 = 0;
 const AGAIN: u8 = 1;
-
-/// Why a document is out of the change log.
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub struct Held {
-    /// It was never pushed; when released it goes as new.
-    pub first: bool,
-    /// Refusals so far.
-    pub attempts: u32,
-    /// When it is tried again, milliseconds since the epoch; `None`: being tried now, or waiting for another.
-    pub next_at_ms: Option<i64>,
-    /// When it was first held.
-    pub since_ms: i64,
-    /// MongoDB's answer.
-    pub refusal: Option<Refusal>,
-    /// The document it waits for.
-    pub blocked_by: Option<(u8, u64)>,
-}
-
-/// MongoDB's answer to a document it refused (R36).
-#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
-pub struct Refusal {
-    /// Its code.
-    pub code: i32,
-    /// Its message.
-    pub message: String,
-}
-
-/// How long after each refusal a document is tried again (R36); then it is set aside, and tried once a day.
-const RETRY_AFTER_MS: [i64; 5] = [1_000, 10_000, 60_000, 600_000, 3_600_000];
-const RETRY_DAILY_MS: i64 = 86_400_000;
-/// Held documents released in one go.
-const RELEASE_MAX: usize = 1_000;
-const TABLE: &str = "held";
 
 impl Tables<'_> {
     /// Appends a ticket.
@@ -70,12 +64,22 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Lets go what waited for a document that is upstream now.
-    pub(crate) fn pushed(&mut self, row: Row) -> Result<(), StoreError> {
-        if self.unhold(row)?.is_some() {
-            self.release_blocked_by(row)?;
+    /// Appends tickets for all that a document owes, one at least.
+    fn append_owed(&mut self, row: Row, owed: &Owed) -> Result<(), StoreError> {
+        if owed.first {
+            self.append_change(row, Change::First)?;
+        } else if owed.befores.is_empty() {
+            self.append_change(row, Change::Again { before: &[] })?;
+        }
+        for before in &owed.befores {
+            self.append_change(row, Change::Again { before })?;
         }
         Ok(())
+    }
+
+    /// As [`Snapshot::owed`].
+    fn owed(&self, pending: &Pending) -> Result<Owed, StoreError> {
+        owed(&self.changes, self.held(pending.row)?, pending)
     }
 
     /// Takes the tickets of documents out of the log. A batch's tickets are mostly neighbours: each run of them is cut
@@ -93,178 +97,6 @@ impl Tables<'_> {
                 .retain_in(run[0]..=run[run.len() - 1], |_, _| false)?;
         }
         Ok(())
-    }
-
-    /// Sets a refused document aside until its next try.
-    pub(crate) fn refused(
-        &mut self,
-        pending: &Pending,
-        refusal: Refusal,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        let first = self.is_first(pending)?;
-        let earlier = self.held(pending.row)?;
-        let attempts = earlier.as_ref().map_or(0, |held| held.attempts);
-        let wait_ms = RETRY_AFTER_MS
-            .get(attempts as usize)
-            .unwrap_or(&RETRY_DAILY_MS);
-        let held = Held {
-            first: first || earlier.as_ref().is_some_and(|held| held.first),
-            attempts: attempts + 1,
-            next_at_ms: Some(now_ms + wait_ms),
-            since_ms: earlier.as_ref().map_or(now_ms, |held| held.since_ms),
-            refusal: Some(refusal),
-            blocked_by: None,
-        };
-        self.remove_tickets(std::iter::once(pending))?;
-        self.hold(pending.row, &held)
-    }
-
-    /// Takes a document out of the log until another one is upstream.
-    pub(crate) fn blocked(
-        &mut self,
-        pending: &Pending,
-        by: Row,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        if self.held(by)?.is_none() {
-            // It came free meanwhile, and let go what waited for it: this document is met again in the next pass.
-            return Ok(());
-        }
-        let held = Held::behind(by, self.is_first(pending)?, now_ms);
-        self.remove_tickets(std::iter::once(pending))?;
-        self.hold(pending.row, &held)
-    }
-
-    /// Takes a document out of the log, in place of how it was held before.
-    pub(crate) fn hold(&mut self, row: Row, held: &Held) -> Result<(), StoreError> {
-        self.unhold(row)?;
-        let record = codec::encode(held);
-        self.held.insert(key(row), record.as_slice())?;
-        let (collection, number) = key(row);
-        if let Some((parent_collection, parent)) = held.blocked_by {
-            self.blocked
-                .insert((parent_collection, parent, collection, number), ())?;
-        }
-        if let Some(at_ms) = held.next_at_ms {
-            self.retries
-                .insert((at_ms.max(0).cast_unsigned(), collection, number), ())?;
-        }
-        Ok(())
-    }
-
-    /// No longer holds a document; how it was held is returned.
-    fn unhold(&mut self, row: Row) -> Result<Option<Held>, StoreError> {
-        let Some(held) = self.held(row)? else {
-            return Ok(None);
-        };
-        let (collection, number) = key(row);
-        self.held.remove(key(row))?;
-        if let Some((parent_collection, parent)) = held.blocked_by {
-            self.blocked
-                .remove((parent_collection, parent, collection, number))?;
-        }
-        if let Some(at_ms) = held.next_at_ms {
-            self.retries
-                .remove((at_ms.max(0).cast_unsigned(), collection, number))?;
-        }
-        Ok(Some(held))
-    }
-
-    pub(crate) fn held(&self, row: Row) -> Result<Option<Held>, StoreError> {
-        load(&self.held, row)
-    }
-
-    /// Puts held documents whose time has come back into the log; returns how many.
-    pub(crate) fn release_due(&mut self, now_ms: i64) -> Result<usize, StoreError> {
-        let until = (now_ms.max(0).cast_unsigned(), u8::MAX, u64::MAX);
-        let mut due = Vec::new();
-        for entry in self.retries.range(..=until)?.take(RELEASE_MAX) {
-            let (entry, _) = entry?;
-            let (_, collection, number) = entry.value();
-            due.push(Row { collection, number });
-        }
-        for row in &due {
-            if let Some(mut held) = self.held(*row)? {
-                held.next_at_ms = None;
-                self.hold(*row, &held)?;
-                self.append_change(*row, held.change())?;
-            }
-        }
-        Ok(due.len())
-    }
-
-    /// Everything that waits for `parent` goes back into the log, and what waits for that.
-    fn release_blocked_by(&mut self, parent: Row) -> Result<(), StoreError> {
-        let mut parents = vec![parent];
-        while let Some(parent) = parents.pop() {
-            for row in self.waiting_for(parent)? {
-                if let Some(held) = self.unhold(row)? {
-                    self.append_change(row, held.change())?;
-                    parents.push(row);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn waiting_for(&self, parent: Row) -> Result<Vec<Row>, StoreError> {
-        let (collection, number) = key(parent);
-        let all = (collection, number, 0, 0)..=(collection, number, u8::MAX, u64::MAX);
-        let mut rows = Vec::new();
-        for entry in self.blocked.range(all)? {
-            let (entry, _) = entry?;
-            let (_, _, collection, number) = entry.value();
-            rows.push(Row { collection, number });
-        }
-        Ok(rows)
-    }
-
-    fn is_first(&self, pending: &Pending) -> Result<bool, StoreError> {
-        for ticket in &pending.tickets {
-            if self
-                .changes
-                .get(ticket)?
-                .is_some_and(|change| change.value().2 == FIRST)
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
-impl Held {
-    /// Waiting for `parent`.
-    pub(crate) fn behind(parent: Row, first: bool, now_ms: i64) -> Self {
-        Self {
-            first,
-            attempts: 0,
-            next_at_ms: None,
-            since_ms: now_ms,
-            refusal: None,
-            blocked_by: Some(key(parent)),
-        }
-    }
-
-    /// New, in the log, and in the way of what refers to it until it is upstream.
-    pub(crate) fn being_tried(now_ms: i64) -> Self {
-        Self {
-            first: true,
-            attempts: 0,
-            next_at_ms: None,
-            since_ms: now_ms,
-            refusal: None,
-            blocked_by: None,
-        }
-    }
-
-    fn change(&self) -> Change<'static> {
-        if self.first {
-            Change::First
-        } else {
-            Change::Again { before: &[] }
-        }
     }
 }
 
@@ -292,24 +124,9 @@ impl Snapshot {
         Ok(pending)
     }
 
-    /// Whether a pending document is new, and else its BSON before the first of its pending changes. What was refused
-    /// when it was new still is, whatever has changed since.
-    pub(crate) fn before(&self, pending: &Pending) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut earliest = None;
-        for ticket in &pending.tickets {
-            let Some(change) = self.changes.get(ticket)? else {
-                continue;
-            };
-            let (_, _, kind, before) = change.value();
-            if kind == FIRST {
-                return Ok(None);
-            }
-            earliest.get_or_insert_with(|| before.to_vec());
-        }
-        if self.held(pending.row)?.is_some_and(|held| held.first) {
-            return Ok(None);
-        }
-        Ok(Some(earliest.unwrap_or_default()))
+    /// What a pending document owes; what it owed when it was held is not forgotten.
+    pub(crate) fn owed(&self, pending: &Pending) -> Result<Owed, StoreError> {
+        owed(&self.changes, self.held(pending.row)?, pending)
     }
 
     /// How many changes wait to be pushed.
@@ -320,73 +137,48 @@ impl Snapshot {
         Ok(self.changes.len()?)
     }
 
-    /// Whether the time of a held document's next try has come.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn has_due_retry(&self, now_ms: i64) -> Result<bool, StoreError> {
-        let until = (now_ms.max(0).cast_unsigned(), u8::MAX, u64::MAX);
-        Ok(self.retries.range(..=until)?.next().is_some())
-    }
-
-    /// How many documents are held back.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn held_count(&self) -> Result<u64, StoreError> {
-        Ok(self.held.len()?)
-    }
-
-    /// Documents that are held back, at most `limit`.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn held_documents(&self, limit: usize) -> Result<Vec<(Row, Held)>, StoreError> {
-        let mut found = Vec::new();
-        for entry in self.held.iter()?.take(limit) {
-            let (row, record) = entry?;
-            let (collection, number) = row.value();
-            found.push((
-                Row { collection, number },
-                codec::decode(TABLE, record.value())?,
-            ));
-        }
-        Ok(found)
-    }
-
-    pub(crate) fn held(&self, row: Row) -> Result<Option<Held>, StoreError> {
-        load(&self.held, row)
-    }
-
     /// When the document of the oldest ticket was created, milliseconds since the epoch: the lag's beginning.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn oldest_pending_ms(&self) -> Result<Option<i64>, StoreError> {
-        let Some((_, change)) = self.changes.first()? else {
-            return Ok(None);
+        for entry in self.changes.iter()? {
+            let (_, change) = entry?;
+            let (collection, number, _, _) = change.value();
+            match self.changed_ms(Row { collection, number }) {
+                // The push will show it; the lag is the others'.
+                Err(StoreError::Corrupt { .. }) => {}
+                changed => return changed,
+            }
+        }
+        Ok(None)
+    }
+
+    fn changed_ms(&self, row: Row) -> Result<Option<i64>, StoreError> {
+        let field = match Collection::of(row) {
+            Collection::Contacts => "updated_at",
+            _ => "created_at",
         };
-        let (collection, number, _, _) = change.value();
-        let stored = self.document(Row { collection, number })?;
-        let field = if Collection::of(Row { collection, number }) == Collection::Contacts {
-            "updated_at"
-        } else {
-            "created_at"
-        };
-        Ok(stored
-            .body()?
-            .get_datetime(field)
-            .ok()
-            .map(bson::DateTime::timestamp_millis))
+        let stored = self.document(row)?;
+        let at = stored.body()?.get_datetime(field).ok();
+        Ok(at.map(bson::DateTime::timestamp_millis))
     }
 }
 
-fn load(
-    held: &impl ReadableTable<super::tables::RowTuple, &'static [u8]>,
-    row: Row,
-) -> Result<Option<Held>, StoreError> {
-    let Some(record) = held.get(key(row))? else {
-        return Ok(None);
-    };
-    codec::decode(TABLE, record.value()).map(Some)
+fn owed(
+    changes: &impl ReadableTable<u64, (u8, u64, u8, &'static [u8])>,
+    held: Option<Held>,
+    pending: &Pending,
+) -> Result<Owed, StoreError> {
+    let mut owed = held.map(|held| held.owed).unwrap_or_default();
+    for ticket in &pending.tickets {
+        let Some(change) = changes.get(ticket)? else {
+            continue;
+        };
+        match change.value() {
+            (_, _, FIRST, _) => owed.first = true,
+            (_, _, _, before) => owed.add(pending.row, before),
+        }
+    }
+    Ok(owed)
 }

@@ -21,8 +21,8 @@ use super::{Store, StoreError, Tables, number, tables};
 
 /// Less than this is not worth a second of anybody's time.
 const GAIN_BYTES_MIN: u64 = 64 * 1024 * 1024;
-/// It pays where the file takes so many times what its records need. A file that is in use takes up to twice that, since
-/// pages split in half.
+/// It pays where the file takes so many times what its records need. A file that is in use takes up to twice that,
+/// since pages split in half.
 const SPREAD_MIN: u64 = 2;
 /// What its records may need: some 50 MiB are copied in a second, and a start must not take longer than five.
 const NEEDED_BYTES_MAX: u64 = 256 * 1024 * 1024;

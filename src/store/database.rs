@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::{Builder, ReadTransaction, ReadableDatabase, WriteTransaction};
 
@@ -78,7 +78,7 @@ pub(super) fn file(path: PathBuf) -> Opener {
             .filter(|folder| !folder.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(redb::StorageError::Io)?;
-        forget_unfinished(&path).map_err(redb::StorageError::Io)?;
+        set_unfinished_aside(&path).map_err(redb::StorageError::Io)?;
         let existed = path.exists();
         let database = builder.create(&path)?;
         if !existed {
@@ -91,24 +91,54 @@ pub(super) fn file(path: PathBuf) -> Opener {
     })
 }
 
-/// Empties a file whose making was cut short: redb writes its first bytes last, so that a file that does not have them
-/// never held anything, but refuses such a file ever after.
-fn forget_unfinished(path: &Path) -> std::io::Result<()> {
+/// Sets a file aside whose making was cut short: redb writes its first bytes last, so that a file that does not have
+/// them never held anything, but refuses such a file ever after. It is renamed, not emptied: should the disk have lost
+/// those bytes instead, the rest is there for whoever can read it.
+fn set_unfinished_aside(path: &Path) -> std::io::Result<()> {
     let mut file = match File::options().read(true).write(true).open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
     };
-    // Somebody else may be making it just now.
-    if file.try_lock().is_err() {
+    // Somebody else may be making it just now, or may have set it aside and made another since it was opened here.
+    if file.try_lock().is_err() || !is_at(&file, path)? || !is_unfinished(&mut file)? {
         return Ok(());
     }
-    let mut head = [0; 4];
-    let is_unfinished = file.read_exact(&mut head).is_err() || head == [0; 4];
-    if is_unfinished {
-        file.set_len(0)
-    } else {
-        Ok(())
+    let aside = aside(path, file.metadata()?.modified()?);
+    std::fs::rename(path, &aside)?;
+    tracing::warn!(
+        aside = %aside.display(),
+        "the store's file does not begin like one: it is set aside, and a new one is made"
+    );
+    Ok(())
+}
+
+/// An empty file holds nothing to keep, and redb takes it for a new one.
+fn is_unfinished(file: &mut File) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut head)?;
+    Ok(!head.is_empty() && (head.len() < 4 || head == [0; 4]))
+}
+
+fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (opened, there) = (file.metadata()?, path.metadata()?);
+    Ok((opened.dev(), opened.ino()) == (there.dev(), there.ino()))
+}
+
+/// `inlet.redb.unfinished-<time>`: when it was last written, in milliseconds since the Unix epoch. Nothing that is
+/// there is replaced.
+fn aside(path: &Path, written: SystemTime) -> PathBuf {
+    let since = written.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let named = |at_ms: u128| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".unfinished-{at_ms}"));
+        PathBuf::from(name)
+    };
+    let mut at_ms = since.as_millis();
+    while named(at_ms).exists() {
+        at_ms += 1;
     }
+    named(at_ms)
 }
 
 /// The store holds tokens and personal data in clear.

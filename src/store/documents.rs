@@ -5,8 +5,7 @@
 //! upstream under another `_id`, one record changes, and everything that refers to it follows.
 
 use bson::oid::ObjectId;
-use bson::raw::cstr;
-use bson::{RawBsonRef, RawDocument, RawDocumentBuf};
+use bson::{RawDocument, RawDocumentBuf};
 use inlet_sync::ports::Row;
 use redb::ReadableTable;
 
@@ -14,6 +13,11 @@ use super::tables::RowTuple;
 use super::{Snapshot, StoreError, Tables, codec};
 use crate::model::identity::derived_hash;
 use crate::model::{TaskKey, derived_id};
+pub(crate) use assembly::Assembler;
+use ids::Ids;
+
+mod assembly;
+mod ids;
 
 /// The collections of documents.md that the edge writes; the discriminant is the first half of a row's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +87,7 @@ impl Collection {
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Stored {
     /// Contacts, leads, logs: the `_id`. Repeating messages: what their `_id` is derived from besides the room.
+    /// Conversations that were a lead's before they were its contact's: the `_id` from then.
     /// All others: zeroes, their `_id` is derived from what they belong to.
     pub own_id: [u8; 12],
     /// Somebody else's document upstream that stands for this one (R31).
@@ -146,6 +151,12 @@ pub struct ContactKeys {
 }
 
 impl ContactKeys {
+    /// Nothing but a name is known: nobody else's submission can be this person's.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.email.is_none() && self.phone.is_none()
+    }
+
     /// What the contact is found by (`contact_keys`), e-mail before phone.
     pub(crate) fn hashes(&self, account: ObjectId, kind: &str) -> Vec<[u8; 16]> {
         let keys = [
@@ -196,6 +207,14 @@ impl Stored {
         ObjectId::from_bytes(self.adopted.map_or(self.own_id, |adopted| adopted.id))
     }
 
+    /// The lead that a contact without e-mail and phone belongs to: its `_id` is derived from that lead's, so that two
+    /// nodes agree on it, and it goes where the lead goes.
+    #[must_use]
+    pub fn bound_lead(&self) -> Option<u64> {
+        let is_bound = self.contact.as_ref().is_some_and(ContactKeys::is_empty);
+        self.links.lead.filter(|_| is_bound)
+    }
+
     /// The fields without ids and references.
     ///
     /// # Errors
@@ -221,6 +240,12 @@ impl Stored {
             .get_object_id("account_id")
             .map_err(|_| StoreError::Corrupt { table: TABLE })
     }
+}
+
+/// The `_id` of a contact that belongs to the lead of this `_id`.
+#[must_use]
+pub fn bound_contact_id(lead: ObjectId) -> ObjectId {
+    derived_id("contact", &[&lead.bytes()])
 }
 
 const TABLE: &str = "documents";
@@ -265,6 +290,17 @@ impl Tables<'_> {
     pub(crate) fn departed_id(&self, own_id: [u8; 12]) -> Result<[u8; 12], StoreError> {
         departed_id(&self.departed, own_id)
     }
+
+    /// The rows of a lead's further messages (R9).
+    pub(crate) fn repeats_of(&self, lead: u64) -> Result<Vec<u64>, StoreError> {
+        let all = self.repeats.range((lead, 0)..=(lead, u64::MAX))?;
+        all.map(|entry| Ok(entry?.0.value().1)).collect()
+    }
+
+    /// As [`Snapshot::upstream_id`].
+    pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
+        Ids::among(&self.documents).of(row, stored)
+    }
 }
 
 impl Snapshot {
@@ -300,165 +336,25 @@ impl Snapshot {
     /// When it or what it refers to is missing or damaged.
     pub fn whole(&self, row: Row) -> Result<RawDocumentBuf, StoreError> {
         let stored = self.document(row)?;
-        self.assemble(row, &stored, true)
-    }
-
-    /// As [`Snapshot::whole`] for a document at hand; a lead may go without its contact (R36).
-    pub(crate) fn assemble(
-        &self,
-        row: Row,
-        stored: &Stored,
-        with_contact: bool,
-    ) -> Result<RawDocumentBuf, StoreError> {
-        let id = self.upstream_id(row, stored)?;
-        let mut document = Assembly::new(id, &stored.body)?;
-        let links = stored.links;
-        let contact = match links.contact.filter(|_| with_contact) {
-            Some(number) => Some(
-                self.document(Collection::Contacts.row(number))?
-                    .settled_id(),
-            ),
-            None => None,
-        };
-        match Collection::of(row) {
-            Collection::Leads => document.reference("contact_id", contact),
-            Collection::Deals => {
-                document.reference(self.deal_contact_field(&links)?, contact);
-                document.reference("lead", self.lead_id(links.lead)?);
-            }
-            Collection::Conversations => {
-                document.reference("contact_id", contact);
-                document.reference(
-                    "lead",
-                    self.lead_id(links.lead.filter(|_| contact.is_none()))?,
-                );
-            }
-            Collection::Rooms => {
-                document.reference(
-                    "conversation_id",
-                    self.linked_id(Collection::Conversations, links.conversation)?,
-                );
-            }
-            Collection::Messages => {
-                document.reference(
-                    "conversation_id",
-                    self.linked_id(Collection::Conversations, links.conversation)?,
-                );
-                document.reference("room_id", self.linked_id(Collection::Rooms, links.room)?);
-                if links.lead.is_some() {
-                    document.embed("metadata", &self.message_metadata(stored, contact)?);
-                }
-            }
-            Collection::Contacts | Collection::Logs => {}
-        }
-        document.finish()
+        Assembler::new(self).assemble(row, &stored, true)
     }
 
     /// `_id` upstream: settled, or derived from what the document belongs to (R34).
+    ///
+    /// # Errors
+    /// When what it belongs to is missing or damaged.
     pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
-        if stored.adopted.is_some() {
-            return Ok(stored.settled_id());
-        }
-        let links = stored.links;
-        Ok(match Collection::of(row) {
-            Collection::Conversations => {
-                let owner = match links.contact {
-                    Some(number) => self
-                        .document(Collection::Contacts.row(number))?
-                        .settled_id()
-                        .bytes(),
-                    None => self.lead_row(links.lead)?.own_id,
-                };
-                derived_id("conversation", &[&stored.account()?.bytes(), &owner])
-            }
-            Collection::Rooms => {
-                let conversation = self.linked_id(Collection::Conversations, links.conversation)?;
-                derived_id("room", &[&conversation.ok_or(DANGLING)?.bytes()])
-            }
-            Collection::Messages => {
-                let room = self.linked_id(Collection::Rooms, links.room)?;
-                derived_id(
-                    "message",
-                    &[&room.ok_or(DANGLING)?.bytes(), &self.seed(stored)?],
-                )
-            }
-            Collection::Deals => {
-                let lead = self.linked_id(Collection::Leads, links.lead)?;
-                derived_id("deal", &[&lead.ok_or(DANGLING)?.bytes()])
-            }
-            _ => stored.settled_id(),
-        })
+        Ids::among(&self.documents).of(row, stored)
     }
 
-    /// What tells a room's messages apart: the lead, unless it repeats one; nothing for the system's.
-    fn seed(&self, stored: &Stored) -> Result<[u8; 12], StoreError> {
-        match (&stored.payload, self.lead_id(stored.links.lead)?) {
-            (None, Some(lead)) => Ok(lead.bytes()),
-            _ => Ok(stored.own_id),
-        }
-    }
-
-    fn linked_id(
-        &self,
-        collection: Collection,
-        number: Option<u64>,
-    ) -> Result<Option<ObjectId>, StoreError> {
-        let Some(number) = number else {
-            return Ok(None);
-        };
-        let row = collection.row(number);
-        self.upstream_id(row, &self.document(row)?).map(Some)
-    }
-
-    fn lead_id(&self, number: Option<u64>) -> Result<Option<ObjectId>, StoreError> {
-        self.linked_id(Collection::Leads, number)
-    }
-
-    fn lead_row(&self, number: Option<u64>) -> Result<Stored, StoreError> {
-        self.document(Collection::Leads.row(number.ok_or(DANGLING)?))
+    /// A message's `_id` if it was pushed before its conversation was adopted.
+    pub(crate) fn id_before_adoption(&self, message: &Stored) -> Result<ObjectId, StoreError> {
+        Ids::among(&self.documents).before_adoption(message)
     }
 
     /// `person` or `business`, by the contact's type.
-    fn deal_contact_field(&self, links: &Links) -> Result<&'static str, StoreError> {
-        let Some(number) = links.contact else {
-            return Ok("person");
-        };
-        let contact = self.document(Collection::Contacts.row(number))?;
-        let is_business = contact
-            .body()?
-            .get_str("type")
-            .is_ok_and(|kind| kind == "business");
-        Ok(if is_business { "business" } else { "person" })
-    }
-
-    /// `{contact_id, origin, inbound_integration, webhook_response}` of a lead message.
-    fn message_metadata(
-        &self,
-        stored: &Stored,
-        contact: Option<ObjectId>,
-    ) -> Result<RawDocumentBuf, StoreError> {
-        let lead = self.lead_row(stored.links.lead)?;
-        let lead_body = lead.body()?;
-        let mut metadata = RawDocumentBuf::new();
-        if let Some(contact) = contact {
-            metadata.append(cstr!("contact_id"), contact);
-        }
-        metadata.append(cstr!("origin"), "inbound");
-        if let Ok(integration) = lead_body.get_str("integration") {
-            metadata.append(cstr!("inbound_integration"), integration);
-        }
-        let own = stored
-            .payload
-            .as_deref()
-            .and_then(|bytes| RawDocument::from_bytes(bytes).ok());
-        let payload = match own {
-            Some(own) => own.get("webhook_response"),
-            None => lead_body.get("lead_data"),
-        };
-        if let Some(payload) = payload.map_err(|_| StoreError::Corrupt { table: TABLE })? {
-            append_raw(&mut metadata, payload);
-        }
-        Ok(metadata)
+    pub(crate) fn deal_contact_field(&self, links: &Links) -> Result<&'static str, StoreError> {
+        Assembler::new(self).deal_contact_field(links)
     }
 }
 
@@ -472,57 +368,10 @@ fn departed_id(
     Ok(upstream.map_or(own_id, |upstream| *upstream.value()))
 }
 
-fn append_raw(metadata: &mut RawDocumentBuf, payload: RawBsonRef<'_>) {
-    metadata.append(cstr!("webhook_response"), payload);
-}
-
 fn load(
     documents: &impl ReadableTable<RowTuple, &'static [u8]>,
     row: Row,
 ) -> Result<Stored, StoreError> {
     let record = documents.get(key(row))?.ok_or(DANGLING)?;
     codec::decode(TABLE, record.value())
-}
-
-/// Puts a document together from its stored bytes and references, without parsing them again.
-struct Assembly {
-    bytes: Vec<u8>,
-}
-
-const OBJECT_ID: u8 = 0x07;
-const EMBEDDED: u8 = 0x03;
-
-impl Assembly {
-    fn new(id: ObjectId, body: &[u8]) -> Result<Self, StoreError> {
-        let fields = body.get(4..body.len().saturating_sub(1)).ok_or(DANGLING)?;
-        let mut bytes = Vec::with_capacity(body.len() + 128);
-        bytes.extend_from_slice(&[0; 4]);
-        let mut assembly = Self { bytes };
-        assembly.reference("_id", Some(id));
-        assembly.bytes.extend_from_slice(fields);
-        Ok(assembly)
-    }
-
-    fn reference(&mut self, name: &str, id: Option<ObjectId>) {
-        let Some(id) = id else { return };
-        self.element(OBJECT_ID, name, &id.bytes());
-    }
-
-    fn embed(&mut self, name: &str, document: &RawDocument) {
-        self.element(EMBEDDED, name, document.as_bytes());
-    }
-
-    fn element(&mut self, kind: u8, name: &str, value: &[u8]) {
-        self.bytes.push(kind);
-        self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.push(0);
-        self.bytes.extend_from_slice(value);
-    }
-
-    fn finish(mut self) -> Result<RawDocumentBuf, StoreError> {
-        self.bytes.push(0);
-        let len = i32::try_from(self.bytes.len()).map_err(|_| DANGLING)?;
-        self.bytes[..4].copy_from_slice(&len.to_le_bytes());
-        RawDocumentBuf::from_bytes(self.bytes).map_err(|_| DANGLING)
-    }
 }

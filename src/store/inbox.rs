@@ -23,7 +23,8 @@ impl Snapshot {
         codec::decode(TABLE, record.value()).map(Some)
     }
 
-    /// Webhooks after `seq` in order of arrival, at most `limit` and about 8 MiB of them. A damaged one is given as its error.
+    /// Webhooks after `seq` in order of arrival, at most `limit` and about 8 MiB of them. A damaged one is given
+    /// as its error.
     ///
     /// # Errors
     /// When the store cannot be read.

@@ -4,28 +4,17 @@ use bson::oid::ObjectId;
 
 use super::tasks::Task;
 use super::{Snapshot, StoreError, codec};
-use crate::model::{Ended, Outcome, TaskKey, Webhook};
+use crate::model::{Ended, Outcome, Selection, TaskKey, Webhook};
 
-/// Webhooks looked at in one listing; a filter that matches rarely is continued from where it stopped.
+/// Webhooks looked at for one page; a selection that matches rarely is continued from where it stopped.
 const SCAN_MAX: usize = 20_000;
-
-/// Which webhooks to list; everything given has to match.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Filter {
-    /// An outcome's name.
-    pub outcome: Option<String>,
-    /// An `ignored` outcome's reason.
-    pub reason: Option<String>,
-    /// A platform's slug.
-    pub platform: Option<String>,
-    /// The URL's account.
-    pub account: Option<String>,
-    /// The URL's campaign, or one that a Facebook change went to.
-    pub campaign: Option<String>,
-    /// Not before this time, milliseconds since the epoch.
-    pub since: Option<i64>,
-}
+/// Bytes of webhooks looked at for one page, give or take a webhook: bodies may be large, and are in memory while the
+/// page is.
+const SCAN_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Webhooks in a row that arrived too early, after which a listing ends. Arrival times rise with few exceptions: a
+/// node that started with a clock behind, and had it set since, has some earlier times above later ones. This many of
+/// them are looked past.
+const EARLY_MAX: usize = SCAN_MAX / 2;
 
 /// A webhook and what became of it.
 #[derive(Debug)]
@@ -50,36 +39,36 @@ pub struct Page {
 }
 
 impl Snapshot {
-    /// Webhooks that match, newest first, from those before `before`.
+    /// A page of the webhooks selected, newest first, at most `limit`.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn list(
-        &self,
-        filter: &Filter,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
+    pub fn list(&self, selection: &Selection, limit: usize) -> Result<Page, StoreError> {
         let mut page = Page::default();
-        let newest_first = self.inbox.range(..before.unwrap_or(u64::MAX))?.rev();
-        for (looked_at, entry) in newest_first.enumerate() {
+        let mut scan = Scan::default();
+        let newest_first = self
+            .inbox
+            .range(..selection.before.unwrap_or(u64::MAX))?
+            .rev();
+        for entry in newest_first {
             let (seq, record) = entry?;
             let seq = seq.value();
-            if page.webhooks.len() == limit || looked_at == SCAN_MAX {
+            if scan.early_in_a_row == EARLY_MAX {
+                break;
+            }
+            if page.webhooks.len() == limit || scan.is_full() {
                 page.next = Some(seq + 1);
                 break;
             }
+            scan.looked_at(record.value());
             let Ok(webhook) = codec::decode::<Webhook>("inbox", record.value()) else {
                 // A damaged record says nothing that could be listed; the pipeline has made it a dead letter.
                 continue;
             };
-            if filter
-                .since
-                .is_some_and(|since| webhook.arrived_at_ms < since)
-            {
-                break;
+            if scan.is_early(&webhook, selection) {
+                continue;
             }
-            page.webhooks.extend(self.listed(seq, webhook, filter)?);
+            page.webhooks.extend(self.listed(seq, webhook, selection)?);
         }
         Ok(page)
     }
@@ -90,7 +79,7 @@ impl Snapshot {
     /// When the store cannot be read.
     pub fn one(&self, seq: u64) -> Result<Option<Listed>, StoreError> {
         match self.webhook(seq)? {
-            Some(webhook) => self.listed(seq, webhook, &Filter::default()),
+            Some(webhook) => self.listed(seq, webhook, &Selection::default()),
             None => Ok(None),
         }
     }
@@ -99,9 +88,9 @@ impl Snapshot {
         &self,
         seq: u64,
         webhook: Webhook,
-        filter: &Filter,
+        selection: &Selection,
     ) -> Result<Option<Listed>, StoreError> {
-        if !filter.wants(&webhook) {
+        if !selection.wants(&webhook) {
             return Ok(None);
         }
         let (tasks, ends) = self.fate(seq)?;
@@ -111,7 +100,34 @@ impl Snapshot {
             tasks,
             ends,
         };
-        Ok(Some(listed).filter(|listed| filter.wants_fate(listed)))
+        Ok(Some(listed).filter(|listed| selection.wants_fate(listed)))
+    }
+}
+
+/// What was looked at for a page.
+#[derive(Default)]
+struct Scan {
+    webhooks: usize,
+    bytes: usize,
+    early_in_a_row: usize,
+}
+
+impl Scan {
+    fn is_full(&self) -> bool {
+        self.webhooks == SCAN_MAX || self.bytes > SCAN_BYTES_MAX
+    }
+
+    fn looked_at(&mut self, record: &[u8]) {
+        self.webhooks += 1;
+        self.bytes += record.len();
+    }
+
+    fn is_early(&mut self, webhook: &Webhook, selection: &Selection) -> bool {
+        let is_early = selection
+            .since
+            .is_some_and(|since| webhook.arrived_at_ms < since);
+        self.early_in_a_row = if is_early { self.early_in_a_row + 1 } else { 0 };
+        is_early
     }
 }
 
@@ -130,7 +146,7 @@ impl Listed {
     }
 }
 
-impl Filter {
+impl Selection {
     fn wants(&self, webhook: &Webhook) -> bool {
         let same = |wanted: &Option<String>, is: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| is == Some(wanted))

@@ -4,20 +4,25 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bson::oid::ObjectId;
-use bson::{Document, RawBson, RawDocumentBuf, bson, rawdoc};
 use inlet_sync::ports::{
     Outbox, Pending, PortError, Rendered, Row, Settlement, Unsettled, Verdict,
 };
 use redb::ReadableTableMetadata;
 
-use super::changes::{Held, Refusal};
-use super::documents::{Adopted, Collection, Stored};
-use super::{Snapshot, Store, StoreError, Tables};
+use super::changes::{Held, Owed};
+use super::documents::{Adopted, Assembler, Collection, Stored};
+use super::{Store, StoreError, Tables};
 use crate::model::{Ended, Outcome};
-use unsettled::{Settle, lacks};
+use render::Render;
+use unsettled::Settle;
 
 mod contact_update;
+mod lead_update;
+mod reference;
+mod render;
 mod renewal;
+#[cfg(test)]
+mod tests;
 mod unsettled;
 
 /// Pushes what a store's change log holds.
@@ -129,7 +134,8 @@ impl Outbox for StoreOutbox {
             .is_empty()
             .map_err(|error| port(error.into()))?;
         let render = Render {
-            snapshot,
+            assembler: Assembler::new(&snapshot),
+            snapshot: &snapshot,
             anything_held,
             lacking: self.take_lacking(pending),
         };
@@ -167,6 +173,7 @@ impl Tables<'_> {
                 self.adopt(row, *id, document.is_some(), now_ms)
             }
             Settlement::Moved { id, document } => {
+                self.refer_elsewhere(row)?;
                 self.adopt(row, *id, document.is_some(), now_ms)?;
                 self.renew_conversation(row, now_ms)
             }
@@ -177,9 +184,17 @@ impl Tables<'_> {
 
     fn adopt(&mut self, row: Row, id: ObjectId, seen: bool, now_ms: i64) -> Result<(), StoreError> {
         let mut stored = self.document(row)?;
-        if Collection::of(row) == Collection::Leads {
-            self.yield_lead(&stored, id, seen, now_ms)?;
-            stored.withdrawn = seen;
+        match Collection::of(row) {
+            Collection::Leads => {
+                self.yield_lead(&stored, id, seen, now_ms)?;
+                self.bind_contact(row, &stored, id)?;
+                stored.withdrawn = seen;
+            }
+            Collection::Conversations if stored.own_id != [0; 12] => {
+                stored.own_id = [0; 12];
+                self.renew_room(&stored, now_ms)?;
+            }
+            _ => {}
         }
         stored.adopted = Some(Adopted {
             id: id.bytes(),
@@ -237,10 +252,10 @@ impl Tables<'_> {
         self.remove_tickets(done())?;
         verdicts
             .iter()
-            .try_for_each(|(pending, verdict)| self.set_aside(pending, verdict, now_ms))
+            .try_for_each(|(pending, verdict)| self.judge(pending, verdict, now_ms))
     }
 
-    fn set_aside(
+    fn judge(
         &mut self,
         pending: &Pending,
         verdict: &Verdict,
@@ -250,13 +265,10 @@ impl Tables<'_> {
             Verdict::Done => Ok(()),
             Verdict::AlreadyThere => self.merge_from_now_on(pending.row),
             Verdict::Refused { code, message } => {
-                let refusal = Refusal {
-                    code: *code,
-                    message: message.clone(),
-                };
-                self.refused(pending, refusal, now_ms)
+                self.refused(pending, *code, message.clone(), now_ms)
             }
             Verdict::Blocked { by } => self.blocked(pending, *by, now_ms),
+            Verdict::Damaged { message } => self.damaged(pending, message.clone(), now_ms),
         }
     }
 
@@ -269,224 +281,17 @@ impl Tables<'_> {
             return Ok(());
         };
         let contact = Collection::Contacts.row(contact);
-        if self.held(contact)?.is_none_or(|held| !held.first) {
+        if self.held(contact)?.is_none_or(|held| !held.owed.first) {
             return Ok(());
         }
-        self.hold(row, &Held::behind(contact, false, now_ms))
+        self.hold(row, &Held::behind(contact, Owed::default(), now_ms))
     }
 
     /// Our `_id` is taken: by our own earlier push, or by a node that adopted it. Either way it is merged into.
     fn merge_from_now_on(&mut self, row: Row) -> Result<(), StoreError> {
         let mut stored = self.document(row)?;
-        let id = stored.settled_id().bytes();
+        let id = self.upstream_id(row, &stored)?.bytes();
         stored.adopted = Some(Adopted { id, seen: true });
         self.put_document(row, &stored)
     }
-}
-
-struct Render {
-    snapshot: Snapshot,
-    anything_held: bool,
-    lacking: Lacking,
-}
-
-impl Render {
-    /// A damaged document waits for itself: it is in nobody's way, and `status` shows that something is left.
-    fn one(&self, pending: &Pending) -> Result<Rendered, StoreError> {
-        match self.render(pending) {
-            Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::error!(%error, row = ?pending.row, "a document cannot be pushed");
-                Ok(Rendered::Blocked { by: pending.row })
-            }
-            rendered => rendered,
-        }
-    }
-
-    fn render(&self, pending: &Pending) -> Result<Rendered, StoreError> {
-        let row = pending.row;
-        let stored = self.snapshot.document(row)?;
-        if self.is_withdrawn(row, &stored)? {
-            return Ok(Rendered::Nothing);
-        }
-        match Collection::of(row) {
-            Collection::Contacts => self.contact(pending, &self.as_settled(row, stored)?),
-            Collection::Leads => self.lead(pending, &stored),
-            _ => self.dependant(row, &stored),
-        }
-    }
-
-    /// Without a key that came after the contact was settled: whose it is has not been asked. The change that brought
-    /// it is pending still.
-    fn as_settled(&self, row: Row, mut stored: Stored) -> Result<Stored, StoreError> {
-        let lacking = self.lacking.get(&row).map_or(&[][..], Vec::as_slice);
-        if lacks(&stored, lacking)?.len() == lacking.len() {
-            return Ok(stored);
-        }
-        let mut body = Document::try_from(stored.body()?).map_err(|_| DAMAGED)?;
-        for field in lacking {
-            body.remove(field);
-        }
-        let body = RawDocumentBuf::try_from(&body).map_err(|_| DAMAGED)?;
-        stored.body = body.into_bytes();
-        Ok(stored)
-    }
-
-    fn contact(&self, pending: &Pending, stored: &Stored) -> Result<Rendered, StoreError> {
-        let before = match (self.snapshot.before(pending)?, stored.adopted) {
-            // Whatever was pushed went to another document.
-            (_, Some(adopted)) if !adopted.seen => Vec::new(),
-            (Some(before), _) => before,
-            (None, Some(_)) => Vec::new(),
-            (None, None) => {
-                return self
-                    .snapshot
-                    .assemble(pending.row, stored, true)
-                    .map(Rendered::Create);
-            }
-        };
-        if before == stored.body {
-            return Ok(Rendered::Nothing);
-        }
-        let upsert = stored.adopted.is_some_and(|adopted| !adopted.seen);
-        contact_update::render(stored, &before, upsert)
-    }
-
-    /// A lead never waits for a refused contact: it goes without, says so, and gets the reference later (R36).
-    fn lead(&self, pending: &Pending, stored: &Stored) -> Result<Rendered, StoreError> {
-        let contact = stored
-            .links
-            .contact
-            .map(|number| Collection::Contacts.row(number));
-        let held = match contact {
-            Some(contact) if self.anything_held => {
-                self.snapshot.held(contact)?.filter(|held| held.first)
-            }
-            _ => None,
-        };
-        if self.snapshot.before(pending)?.is_some() {
-            return self.give_contact(pending.row, stored);
-        }
-        match held {
-            None => self
-                .snapshot
-                .assemble(pending.row, stored, true)
-                .map(Rendered::Append),
-            Some(held) => {
-                let whole = self.snapshot.assemble(pending.row, stored, false)?;
-                without_contact(&whole, &held).map(Rendered::Append)
-            }
-        }
-    }
-
-    fn give_contact(&self, row: Row, stored: &Stored) -> Result<Rendered, StoreError> {
-        let Some(number) = stored.links.contact else {
-            return Ok(Rendered::Nothing);
-        };
-        let contact = self
-            .snapshot
-            .document(Collection::Contacts.row(number))?
-            .settled_id();
-        let id = self.snapshot.upstream_id(row, stored)?;
-        let update = rawdoc! {
-            "$set": { "contact_id": contact },
-            "$pull": { "errors": { "type": "contactCreation" } },
-        };
-        Ok(Rendered::Update {
-            filter: rawdoc! { "_id": id, "contact_id": { "$exists": false } },
-            update: RawBson::Document(update),
-            upsert: false,
-        })
-    }
-
-    fn dependant(&self, row: Row, stored: &Stored) -> Result<Rendered, StoreError> {
-        if let Some(by) = self.blocking(stored)? {
-            return Ok(Rendered::Blocked { by });
-        }
-        let exists = stored.adopted.is_some() || self.opens_adopted_room(row, stored)?;
-        if exists {
-            return Ok(Rendered::Nothing);
-        }
-        self.snapshot
-            .assemble(row, stored, true)
-            .map(Rendered::Append)
-    }
-
-    /// A system message says that the conversation began: not when somebody else began it.
-    fn opens_adopted_room(&self, row: Row, stored: &Stored) -> Result<bool, StoreError> {
-        let (Collection::Messages, None, Some(room)) =
-            (Collection::of(row), stored.links.lead, stored.links.room)
-        else {
-            return Ok(false);
-        };
-        Ok(self
-            .snapshot
-            .document(Collection::Rooms.row(room))?
-            .adopted
-            .is_some())
-    }
-
-    fn blocking(&self, stored: &Stored) -> Result<Option<Row>, StoreError> {
-        if !self.anything_held {
-            return Ok(None);
-        }
-        for parent in parents(stored) {
-            // A lead that waits only for its contact's reference is upstream.
-            let holds = |held: Held| held.first;
-            if self.snapshot.held(parent)?.is_some_and(holds) {
-                return Ok(Some(parent));
-            }
-        }
-        Ok(None)
-    }
-
-    fn is_withdrawn(&self, row: Row, stored: &Stored) -> Result<bool, StoreError> {
-        let lead = match (stored.links.lead, stored.links.conversation) {
-            (Some(lead), _) => Some(lead),
-            (None, Some(conversation)) if Collection::of(row) != Collection::Leads => {
-                self.snapshot
-                    .document(Collection::Conversations.row(conversation))?
-                    .links
-                    .lead
-            }
-            _ => None,
-        };
-        match lead {
-            Some(lead) => Ok(self
-                .snapshot
-                .document(Collection::Leads.row(lead))?
-                .withdrawn),
-            None => Ok(stored.withdrawn),
-        }
-    }
-}
-
-fn parents(stored: &Stored) -> impl Iterator<Item = Row> {
-    let links = stored.links;
-    [
-        links.contact.map(|number| Collection::Contacts.row(number)),
-        links.lead.map(|number| Collection::Leads.row(number)),
-        links
-            .conversation
-            .map(|number| Collection::Conversations.row(number)),
-        links.room.map(|number| Collection::Rooms.row(number)),
-    ]
-    .into_iter()
-    .flatten()
-}
-
-fn without_contact(whole: &RawDocumentBuf, held: &Held) -> Result<RawDocumentBuf, StoreError> {
-    let mut lead = Document::try_from(whole.as_ref()).map_err(|_| DAMAGED)?;
-    let message = held
-        .refusal
-        .as_ref()
-        .map_or("the contact was refused", |refusal| {
-            refusal.message.as_str()
-        });
-    let error = bson!({ "type": "contactCreation", "details": { "errorJson": message } });
-    if let Ok(errors) = lead.get_array_mut("errors") {
-        errors.push(error);
-    } else {
-        lead.insert("errors", vec![error]);
-    }
-    RawDocumentBuf::try_from(&lead).map_err(|_| DAMAGED)
 }

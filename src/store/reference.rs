@@ -3,15 +3,20 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bson::oid::ObjectId;
 use bson::{Bson, Document, RawDocument, RawDocumentBuf};
 use inlet_sync::ports::{PortError, Replica, ReplicaEvent};
 use redb::ReadableTable;
 
-use super::{Snapshot, Store, StoreError, Tables, codec};
+use super::tasks::Need;
+use super::{Snapshot, Store, StoreError, Tables, codec, number};
 use crate::clock::Clock;
 use crate::model::{Account, Campaign, FacebookKey, User};
+pub use cell::Pointed;
+pub(crate) use cell::ReferenceCell;
+use cell::{GENERATION, Reads};
+
+mod cell;
 
 /// Names of the collections, in the order of their numbers.
 pub const COLLECTIONS: [&str; 4] = ["accounts", "campaigns", "users", "facebook.keys"];
@@ -33,6 +38,7 @@ pub struct Reference {
     users: HashMap<ObjectId, User>,
     keys: HashMap<ObjectId, Vec<FacebookKey>>,
     complete_at_ms: Option<i64>,
+    reads: Reads,
 }
 
 impl Reference {
@@ -68,19 +74,36 @@ impl Reference {
             .filter(|campaign| !campaign.is_deleted)
     }
 
-    /// The key that may read a page's leads for an account: the page's own first, then one without a page; never
-    /// another account's (R12).
+    /// A user.
     #[must_use]
-    pub fn key(&self, account: ObjectId, page: &str) -> Option<&FacebookKey> {
-        let keys = self.keys.get(&account)?;
-        let of_page = keys.iter().find(|key| key.page_id.as_deref() == Some(page));
-        of_page.or_else(|| keys.iter().find(|key| key.page_id.is_none()))
+    pub fn user(&self, id: ObjectId) -> Option<&User> {
+        self.users.get(&id)
+    }
+
+    /// The keys that may read a page's leads for an account, in the order in which they are to be tried; never another
+    /// account's (R12).
+    #[must_use]
+    pub fn keys(&self, account: ObjectId, page: &str) -> Vec<&FacebookKey> {
+        let keys = self.keys.get(&account).map_or(&[][..], Vec::as_slice);
+        FacebookKey::for_page(keys, page)
+    }
+
+    /// Every Facebook key.
+    pub fn all_keys(&self) -> impl Iterator<Item = &FacebookKey> {
+        self.keys.values().flatten()
     }
 
     /// Everything committed upstream before this time is in here; `None` before the first complete pull.
     #[must_use]
     pub fn complete_at_ms(&self) -> Option<i64> {
         self.complete_at_ms
+    }
+
+    /// Whether a "no" about `need` may rest on this data: it was read, completely or just for this need, after this
+    /// time (R13). Milliseconds since the epoch.
+    #[must_use]
+    pub fn is_younger_than(&self, at_ms: i64, need: &Need) -> bool {
+        self.complete_at_ms.is_some_and(|at| at > at_ms) || self.reads.is_after(need, at_ms)
     }
 
     /// How many documents of each of [`COLLECTIONS`] are cached.
@@ -95,9 +118,14 @@ impl Reference {
         ]
     }
 
-    fn build(documents: impl Iterator<Item = (u8, Document)>, complete_at_ms: Option<i64>) -> Self {
+    fn build(
+        documents: impl Iterator<Item = (u8, Document)>,
+        complete_at_ms: Option<i64>,
+        reads: Reads,
+    ) -> Self {
         let mut reference = Self {
             complete_at_ms,
+            reads,
             ..Self::default()
         };
         for (collection, document) in documents {
@@ -141,25 +169,7 @@ impl Reference {
     }
 }
 
-/// Holds the current [`Reference`].
-pub(crate) struct ReferenceCell(ArcSwap<Reference>);
-
-impl ReferenceCell {
-    pub(crate) fn load(snapshot: &Snapshot) -> Result<Self, StoreError> {
-        Ok(Self(ArcSwap::from_pointee(read(snapshot)?)))
-    }
-
-    pub(crate) fn get(&self) -> Arc<Reference> {
-        self.0.load_full()
-    }
-
-    pub(crate) fn reload(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
-        self.0.store(Arc::new(read(snapshot)?));
-        Ok(())
-    }
-}
-
-fn read(snapshot: &Snapshot) -> Result<Reference, StoreError> {
+fn read(snapshot: &Snapshot, reads: Reads) -> Result<Reference, StoreError> {
     let mut documents = Vec::new();
     for entry in snapshot.reference.iter()? {
         let (key, record) = entry?;
@@ -169,11 +179,18 @@ fn read(snapshot: &Snapshot) -> Result<Reference, StoreError> {
             Err(error) => tracing::error!(%error, "a cached document is left out"),
         }
     }
-    let complete_at_ms = match super::number(&snapshot.meta, COMPLETE_AT)? {
+    let complete_at_ms = match number(&snapshot.meta, COMPLETE_AT)? {
         0 => None,
         at => Some(at.cast_signed()),
     };
-    Ok(Reference::build(documents.into_iter(), complete_at_ms))
+    let mut reference = Reference::build(documents.into_iter(), complete_at_ms, reads);
+    let renewed = snapshot.renewed_tokens()?;
+    for key in reference.keys.values_mut().flatten() {
+        if let Some(renewed) = renewed.get(&key.id) {
+            renewed.lie_over(key);
+        }
+    }
+    Ok(reference)
 }
 
 fn document(record: &[u8]) -> Result<Document, StoreError> {
@@ -221,9 +238,8 @@ impl Replica for StoreReplica {
         resume_token: Option<RawDocumentBuf>,
         began_at_ms: i64,
     ) -> Result<(), PortError> {
-        let now_ms = self.clock.now_ms();
         self.write(move |tables| {
-            tables.replace_reference(&documents, now_ms)?;
+            tables.replace_reference(&documents)?;
             tables.complete_at(began_at_ms)?;
             tables.resume_after(resume_token.as_deref())
         })
@@ -235,21 +251,8 @@ impl Replica for StoreReplica {
         resume_token: Option<RawDocumentBuf>,
         complete_at_ms: Option<i64>,
     ) -> Result<(), PortError> {
-        let now_ms = self.clock.now_ms();
         self.write(move |tables| {
-            for event in &events {
-                match event {
-                    ReplicaEvent::Put {
-                        collection,
-                        document,
-                    } => {
-                        tables.put_reference(number(*collection), document, now_ms)?;
-                    }
-                    ReplicaEvent::Delete { collection, id } => {
-                        tables.delete_reference(number(*collection), &id_document(id), now_ms)?
-                    }
-                }
-            }
+            tables.apply_reference(&events)?;
             complete_at_ms.map_or(Ok(()), |at_ms| tables.complete_at(at_ms))?;
             resume_token.map_or(Ok(()), |token| tables.resume_after(Some(&token)))
         })
@@ -268,7 +271,7 @@ fn port(error: StoreError) -> PortError {
     PortError(Box::new(error))
 }
 
-fn number(collection: usize) -> u8 {
+fn place(collection: usize) -> u8 {
     u8::try_from(collection).unwrap_or(u8::MAX)
 }
 
@@ -277,28 +280,17 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn import(
-        &self,
-        documents: Vec<Vec<RawDocumentBuf>>,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    pub async fn import(&self, documents: Vec<Vec<RawDocumentBuf>>) -> Result<(), StoreError> {
         self.write(move |tables| {
             for (collection, documents) in documents.iter().enumerate() {
                 for document in documents {
-                    tables.put_reference(number(collection), document, now_ms)?;
+                    tables.put_reference(place(collection), document)?;
                 }
             }
             Ok(())
         })
         .await?;
         self.reload_reference()
-    }
-
-    pub(crate) fn reload_reference(&self) -> Result<(), StoreError> {
-        self.reference_cell().reload(&self.read()?)?;
-        self.signals().pipeline.notify_one();
-        self.signals().graph.notify_one();
-        Ok(())
     }
 }
 
@@ -313,31 +305,63 @@ impl Snapshot {
             .range((collection, &[][..])..(collection + 1, &[][..]))?;
         range.map(|entry| document(entry?.1.value())).collect()
     }
+
+    /// A Facebook key's document, as it came.
+    pub(crate) fn facebook_key_document(
+        &self,
+        id: ObjectId,
+    ) -> Result<Option<Document>, StoreError> {
+        let id = id_document(&Bson::ObjectId(id));
+        let record = self.reference.get((KEYS, id.as_slice()))?;
+        record.map(|record| document(record.value())).transpose()
+    }
 }
 
 impl Tables<'_> {
-    /// The Facebook keys of an account.
+    /// The Facebook keys of an account, with the tokens to use.
     pub(crate) fn facebook_keys(&self, account: ObjectId) -> Result<Vec<FacebookKey>, StoreError> {
         let mut keys = Vec::new();
         for entry in self.reference.range((KEYS, &[][..])..(KEYS + 1, &[][..]))? {
-            keys.extend(FacebookKey::read(&document(entry?.1.value())?));
+            let key = FacebookKey::read(&document(entry?.1.value())?);
+            if let Some(key) = key.filter(|key| key.account_id == account) {
+                keys.push(self.overlaid(key)?);
+            }
         }
-        keys.retain(|key| key.account_id == account);
         Ok(keys)
     }
 
-    fn replace_reference(
-        &mut self,
-        documents: &[Vec<RawDocumentBuf>],
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    /// A Facebook key with the token that its document has.
+    pub(crate) fn facebook_key(&self, id: ObjectId) -> Result<Option<FacebookKey>, StoreError> {
+        let id = id_document(&Bson::ObjectId(id));
+        let Some(record) = self.reference.get((KEYS, id.as_slice()))? else {
+            return Ok(None);
+        };
+        Ok(FacebookKey::read(&document(record.value())?))
+    }
+
+    fn apply_reference(&mut self, events: &[ReplicaEvent]) -> Result<(), StoreError> {
+        for event in events {
+            match event {
+                ReplicaEvent::Put {
+                    collection,
+                    document,
+                } => self.put_reference(place(*collection), document)?,
+                ReplicaEvent::Delete { collection, id } => {
+                    self.delete_reference(place(*collection), &id_document(id))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn replace_reference(&mut self, documents: &[Vec<RawDocumentBuf>]) -> Result<(), StoreError> {
         let mut kept = HashSet::new();
         for (collection, documents) in documents.iter().enumerate() {
             for document in documents {
                 if let Some(id) = id_bytes(document) {
-                    kept.insert((number(collection), id));
+                    kept.insert((place(collection), id));
                 }
-                self.put_reference(number(collection), document, now_ms)?;
+                self.put_reference(place(collection), document)?;
             }
         }
         let mut gone = Vec::new();
@@ -349,17 +373,12 @@ impl Tables<'_> {
             }
         }
         for (collection, id) in gone {
-            self.delete_reference(collection, &id, now_ms)?;
+            self.delete_reference(collection, &id)?;
         }
         Ok(())
     }
 
-    fn put_reference(
-        &mut self,
-        collection: u8,
-        document: &RawDocument,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    fn put_reference(&mut self, collection: u8, document: &RawDocument) -> Result<(), StoreError> {
         let Some(id) = id_bytes(document) else {
             return Ok(());
         };
@@ -373,37 +392,49 @@ impl Tables<'_> {
             return Ok(());
         }
         self.reference.insert(key, record.as_slice())?;
+        self.count_reference_change(collection)?;
         if collection == KEYS {
-            self.wake_for_key(document, now_ms)?;
+            self.take_key(document)?;
         }
         Ok(())
     }
 
     /// A new or changed token wakes what was parked for want of one (R28).
-    fn wake_for_key(&mut self, document: &RawDocument, now_ms: i64) -> Result<(), StoreError> {
-        if let Ok(account) = document.get_object_id("account_id") {
-            self.unpark(&account.bytes(), now_ms)?;
+    fn take_key(&mut self, raw: &RawDocument) -> Result<(), StoreError> {
+        let read = Document::try_from(raw).ok();
+        if let Some(key) = read.and_then(|document| FacebookKey::read(&document)) {
+            self.compare_renewed(&key)?;
         }
-        Ok(())
+        match raw.get_object_id("account_id") {
+            Ok(account) => self.mend(account),
+            Err(_) => Ok(()),
+        }
     }
 
     /// A key that goes may leave its account with another one: what was parked looks again.
-    fn delete_reference(
-        &mut self,
-        collection: u8,
-        id: &[u8],
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
+    fn delete_reference(&mut self, collection: u8, id: &[u8]) -> Result<(), StoreError> {
         let gone = self
             .reference
             .remove((collection, id))?
             .map(|record| document(record.value()));
+        if gone.is_some() {
+            self.count_reference_change(collection)?;
+        }
         if let (KEYS, Some(Ok(gone))) = (collection, gone)
-            && let Ok(account) = gone.get_object_id("account_id")
+            && let Some(key) = FacebookKey::read(&gone)
         {
-            self.unpark(&account.bytes(), now_ms)?;
+            self.forget_renewed(key.id)?;
+            self.mend(key.account_id)?;
         }
         Ok(())
+    }
+
+    /// Nobody asks pointedly for users, and they change the most.
+    fn count_reference_change(&mut self, collection: u8) -> Result<(), StoreError> {
+        if collection == USERS {
+            return Ok(());
+        }
+        self.next_number(GENERATION).map(drop)
     }
 
     fn complete_at(&mut self, at_ms: i64) -> Result<(), StoreError> {

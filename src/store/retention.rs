@@ -5,13 +5,16 @@
 //!
 //! Must not know: how long is long enough, and when to look.
 
+mod dead_tokens;
 mod documents;
 mod first_copies;
+mod hashes;
 mod webhooks;
 
 use std::time::{Duration, Instant};
 
 pub use documents::Unacknowledged;
+pub(crate) use hashes::Place;
 
 use super::StoreError;
 

@@ -7,9 +7,12 @@ use std::ops::RangeInclusive;
 
 use redb::{ReadableTable, ReadableTableMetadata};
 
+use super::deliveries::Delivery;
 use super::documents::{Collection, Stored};
+use super::events::Event;
 use super::jobs::JobRecord;
 use super::tasks::Task;
+use super::tokens::{Broken, Renewed};
 use super::{Snapshot, StoreError, codec, number};
 use crate::model::{Activity, Ended, Webhook};
 use crate::store::changes::Held;
@@ -68,11 +71,40 @@ impl Snapshot {
             &mut sample,
             |record| codec::decode::<Activity>("activity", record).is_ok(),
         )?;
+        self.sample_side_work(per_table, &mut sample)?;
         some(&self.jobs, "jobs", per_table, &mut sample, |record| {
             codec::decode::<JobRecord>("jobs", record).is_ok()
         })?;
         sample.needed_bytes += self.changes.len()? * TICKET_BYTES;
         Ok(sample)
+    }
+
+    /// Notifications, live events, and what is known of Facebook tokens.
+    fn sample_side_work(&self, per_table: usize, sample: &mut Sample) -> Result<(), StoreError> {
+        some(
+            &self.deliveries,
+            "deliveries",
+            per_table,
+            sample,
+            |record| codec::decode::<Delivery>("deliveries", record).is_ok(),
+        )?;
+        some(&self.events, "events", per_table, sample, |record| {
+            codec::decode::<Event>("events", record).is_ok()
+        })?;
+        some(
+            &self.renewed_tokens,
+            "renewed_tokens",
+            per_table,
+            sample,
+            |record| codec::decode::<Renewed>("renewed_tokens", record).is_ok(),
+        )?;
+        some(
+            &self.broken_tokens,
+            "broken_tokens",
+            per_table,
+            sample,
+            |record| codec::decode::<Broken>("broken_tokens", record).is_ok(),
+        )
     }
 
     /// What all records together need, as of the last sample; 0 before the first.
@@ -121,8 +153,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// A row's number is in one collection only, so that numbers picked at random fall on each collection as often as it
-    /// has documents.
+    /// A row's number is in one collection only, so that numbers picked at random fall on each collection as often as
+    /// it has documents.
     fn sample_documents(&self, limit: usize, sample: &mut Sample) -> Result<(), StoreError> {
         let Some(among) = self.row_numbers()? else {
             return Ok(());

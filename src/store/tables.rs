@@ -67,8 +67,8 @@ macro_rules! schema {
 
 schema! {
     everybody {
-        /// Single values: schema version, node id, epoch, the pipeline's cursor, how far retention has come, the last row,
-        /// the resume token.
+        /// Single values: schema version, node id and earlier ones, epoch, the pipeline's cursor, how far retention has
+        /// come, the last row, the resume token.
         meta META: &'static str => &'static [u8];
         /// Counters that outlive what they counted: outcomes and reasons by name.
         counts NAME_TO_COUNT: &'static str => u64;
@@ -87,6 +87,8 @@ schema! {
         graph DUE_TO_GRAPH_TASK: (u64, u64, u32, &'static [u8; 12]) => ();
         /// Facebook leads whose account's token is broken (R28): (account, task).
         parked ACCOUNT_TO_PARKED: (&'static [u8; 12], u64, u32, &'static [u8; 12]) => ();
+        /// Accounts whose token changed, and the parked task up to which they have been woken.
+        waking ACCOUNT_TO_WOKEN: &'static [u8; 12] => TaskTuple;
         /// How tasks ended. Record: `Ended`.
         outcomes TASK_TO_OUTCOME: TaskTuple => &'static [u8];
 
@@ -113,6 +115,23 @@ schema! {
         activity CAMPAIGN_TO_ACTIVITY: &'static [u8; 12] => &'static [u8];
         /// What runs by the clock, by name. Record: `JobRecord`.
         jobs JOB_TO_RECORD: &'static str => &'static [u8];
+        /// Facebook tokens renewed here, by key (R33). Record: `Renewed`.
+        renewed_tokens KEY_TO_RENEWED: &'static [u8; 12] => &'static [u8];
+        /// Facebook tokens that Graph refuses (R28): (account, key or zeroes: none, page or empty: all). Record:
+        /// `Broken`.
+        broken_tokens PLACE_TO_BROKEN: (&'static [u8; 12], &'static [u8; 12], &'static str) => &'static [u8];
+        /// Live events that listeners are still to be told, numbered. Record: `Event`.
+        events NUMBER_TO_EVENT: u64 => &'static [u8];
+        /// Notifications and what became of them. Record: `Delivery`.
+        deliveries NUMBER_TO_DELIVERY: u64 => &'static [u8];
+        /// Deliveries to send at or after a time: (channel, due, number). Milliseconds since the epoch.
+        due_deliveries DUE_TO_DELIVERY: (u8, u64, u64) => ();
+        /// Deliveries handed to a provider whose answer is not known: (channel, number).
+        sending_deliveries CHANNEL_TO_SENDING: (u8, u64) => ();
+        /// Deliveries by the lead they tell of and the webhook it came with: (webhook's sequence, lead's row, number).
+        webhook_deliveries SEQ_TO_DELIVERY: (u64, u64, u64) => ();
+        /// Device tokens that no longer lead anywhere: hash to when that was learnt, milliseconds since the epoch.
+        dead_tokens TOKEN_TO_DEATH: &'static [u8; 16] => i64;
 
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
         reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];
@@ -126,7 +145,7 @@ schema! {
         /// The user of a campaign's latest lead (R22).
         last_users CAMPAIGN_TO_LAST_USER: &'static [u8; 12] => &'static [u8; 12];
         /// Leads by whose they are (a contact's row, or their own without one): (owner, lead) to the rows of the lead's
-        /// message and deal, 0 where it has none. Nobody else refers to a lead but what is in `repeats`.
+        /// message and deal, 0 where it has none. What else refers to a lead is in `repeats` and `conversations`.
         families OWNER_TO_LEAD: (u64, u64) => (u64, u64);
         /// Further messages of a lead whose id names a person (R9): (lead, message).
         repeats LEAD_TO_REPEAT: (u64, u64) => ();

@@ -3,6 +3,8 @@
 //! A webhook that the cursor has not passed has no task here: most webhooks end when they are first looked at and
 //! never get one.
 
+use std::ops::Bound;
+
 use bson::oid::ObjectId;
 use redb::{ReadableTable, ReadableTableMetadata};
 
@@ -72,7 +74,7 @@ pub struct Waiting {
     pub reference: u64,
     /// Waiting for the Graph API.
     pub graph: u64,
-    /// Parked until an account's token changes.
+    /// Parked until an account's token changes; those whose token has changed wait for the Graph API.
     pub parked: u64,
 }
 
@@ -208,37 +210,70 @@ impl Tables<'_> {
         Ok(begun || self.outcomes.range(campaigns())?.next().is_some())
     }
 
-    /// Wakes the Facebook tasks parked for an account: its token changed (R28).
-    pub(crate) fn unpark(&mut self, account: &[u8; 12], now_ms: i64) -> Result<usize, StoreError> {
-        let from = (account, 0, 0, &[0; 12]);
+    /// The token of an account changed (R28): what is parked for it is to be woken, by [`Tables::wake_parked`], from
+    /// the first on.
+    pub(crate) fn unpark(&mut self, account: &[u8; 12]) -> Result<(), StoreError> {
+        let nobody = (0, 0, &[0; 12]);
+        let from = (account, nobody.0, nobody.1, nobody.2);
         let to = (account, u64::MAX, u32::MAX, &[0xff; 12]);
+        if self.parked.range(from..=to)?.next().is_some() {
+            self.waking.insert(account, nobody)?;
+        }
+        Ok(())
+    }
+
+    /// Wakes at most `limit` of the tasks that are to be woken; returns how many. Those that are parked again
+    /// meanwhile, for want of another token yet, are behind the place that has been reached, and stay.
+    pub(crate) fn wake_parked(&mut self, limit: usize, now_ms: i64) -> Result<usize, StoreError> {
+        let mut woken = 0;
+        while woken < limit
+            && let Some((account, after)) = self.first_waking()?
+        {
+            woken += self.wake_account(account, after, limit - woken, now_ms)?;
+        }
+        Ok(woken)
+    }
+
+    /// Wakes the tasks parked for an account that come after `woken`.
+    fn wake_account(
+        &mut self,
+        account: [u8; 12],
+        woken: TaskKey,
+        limit: usize,
+        now_ms: i64,
+    ) -> Result<usize, StoreError> {
         let mut keys = Vec::new();
-        for entry in self.parked.range(from..=to)? {
+        let parked = self.parked.range(parked_after(&account, &woken))?;
+        for entry in parked.take(limit) {
             let (entry, _) = entry?;
             let (_, seq, change, campaign) = entry.value();
-            keys.push(TaskKey {
-                seq,
-                change,
-                campaign: *campaign,
-            });
+            keys.push(task_key((seq, change, campaign)));
         }
         for key in &keys {
             let mut task = self.dequeue(*key)?.unwrap_or_default();
             task.waits_for = WaitsFor::Graph;
             self.enqueue(*key, &task, now_ms)?;
         }
+        match keys.last() {
+            Some(last) if keys.len() == limit => {
+                let last = (last.seq, last.change, &last.campaign);
+                self.waking.insert(&account, last)?;
+            }
+            _ => drop(self.waking.remove(&account)?),
+        }
         Ok(keys.len())
+    }
+
+    fn first_waking(&self) -> Result<Option<([u8; 12], TaskKey)>, StoreError> {
+        let first = self.waking.first()?;
+        Ok(first.map(|(account, woken)| (*account.value(), task_key(woken.value()))))
     }
 
     /// Records how a task ended, in place of an earlier outcome (replay), and forgets the task.
     pub(crate) fn end(&mut self, key: TaskKey, ended: &Ended) -> Result<(), StoreError> {
         self.dequeue(key)?;
         self.forget_outcome(key)?;
-        let oldest_end = self
-            .tally
-            .oldest_end
-            .map_or(key.seq, |seq| seq.min(key.seq));
-        self.tally.oldest_end = Some(oldest_end);
+        self.may_be_done(key.seq);
         self.count(ended.outcome.name(), 1);
         if let Outcome::Ignored { reason } = ended.outcome {
             self.count(reason.name(), 1);
@@ -343,17 +378,39 @@ impl Snapshot {
         Ok(found)
     }
 
+    /// Whether parked tasks are to be woken.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_waking(&self) -> Result<bool, StoreError> {
+        Ok(!self.waking.is_empty()?)
+    }
+
     /// How many tasks wait where.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn waiting(&self) -> Result<Waiting, StoreError> {
+        let woken_soon = self.to_be_woken()?;
         Ok(Waiting {
             timed: self.timed.len()?,
             reference: self.awaiting.len()?,
-            graph: self.graph.len()?,
-            parked: self.parked.len()?,
+            graph: self.graph.len()? + woken_soon,
+            parked: self.parked.len()? - woken_soon,
         })
+    }
+
+    /// How many parked tasks are to be woken: what they waited for is there, so that they are no longer parked but for
+    /// the table they stand in.
+    fn to_be_woken(&self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for entry in self.waking.iter()? {
+            let (account, woken) = entry?;
+            let account = *account.value();
+            let woken = task_key(woken.value());
+            count += self.parked.range(parked_after(&account, &woken))?.count() as u64;
+        }
+        Ok(count)
     }
 
     /// Every begun task and every outcome of a webhook.
@@ -408,6 +465,18 @@ fn due(table: &DueTable, now_ms: i64, limit: usize) -> Result<Vec<TaskKey>, Stor
         });
     }
     Ok(keys)
+}
+
+type Parked<'a> = (&'a [u8; 12], u64, u32, &'a [u8; 12]);
+
+/// The places of an account's parked tasks after one of them.
+fn parked_after<'a>(
+    account: &'a [u8; 12],
+    task: &'a TaskKey,
+) -> (Bound<Parked<'a>>, Bound<Parked<'a>>) {
+    let from = (account, task.seq, task.change, &task.campaign);
+    let to = (account, u64::MAX, u32::MAX, &[0xff; 12]);
+    (Bound::Excluded(from), Bound::Included(to))
 }
 
 fn task_key((seq, change, campaign): (u64, u32, &[u8; 12])) -> TaskKey {

@@ -24,8 +24,8 @@ const GROUP_WEBHOOKS_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Time for other work in one commit: intake that arrives meanwhile waits at most about this long more.
 const GROUP_WORK_TIME_MAX: Duration = Duration::from_millis(15);
-/// Webhooks in a group that is worth waiting for everybody.
-const LARGE_GROUP: usize = 128;
+/// Senders at once from which on it is worth waiting for everybody: the processor is scarcer than the disk then.
+const CROWD: usize = 200;
 /// How long a group waits for those whom the last one answered.
 const LINGER: Duration = Duration::from_millis(1);
 /// Bytes of webhooks waiting for the writer at most; past it intake is told to refuse.
@@ -207,8 +207,8 @@ impl Run {
     }
 
     /// A commit costs nearly the same for one webhook as for many. Those who were answered by the last one send again
-    /// while it lasts, so a moment's wait brings the group back to its size; large groups wait for everybody, since for
-    /// them the processor is scarcer than the disk. A lone sender never waits.
+    /// while it lasts, so a moment's wait brings the group back to its size. Who is here and who was just answered are
+    /// about all senders there are: a crowd is waited for as a whole. A lone sender never waits.
     fn linger<'q>(
         &self,
         mut queue: MutexGuard<'q, Queue>,
@@ -216,7 +216,7 @@ impl Run {
     ) -> MutexGuard<'q, Queue> {
         let here = queue.intake.len();
         let everybody = here + last_intake;
-        let wanted = if last_intake < LARGE_GROUP {
+        let wanted = if everybody < CROWD {
             last_intake
         } else {
             everybody.min(GROUP_WEBHOOKS_MAX)
@@ -335,7 +335,8 @@ impl Run {
         self.database.reopen()?;
         let snapshot = Snapshot::open(&self.database.begin_read()?)?;
         self.levels.read_again(&snapshot)?;
-        self.reference.reload(&snapshot)
+        self.reference
+            .reload(|| Snapshot::open(&self.database.begin_read()?))
     }
 }
 

@@ -1,14 +1,15 @@
 //! Claims: how nodes that never met agree on who a person is (R31).
 //!
 //! Knows nothing of persons: a row has an `_id` of its own and keys, strongest first (e-mail, then phone), and each
-//! key is one document `{_id: key, ref, at, node, firm}` in `inlet.claims`. All that is needed of MongoDB is that a
-//! change of one document is atomic.
+//! key is one document `{_id: key, ref, at, node, firm, version}` in `inlet.claims`. All that is needed of MongoDB is
+//! that a change of one document is atomic.
 //!
 //! # Why it converges
 //!
 //! A claim is *tentative* until somebody relies on it, then *firm*. Four rules:
 //!
-//! 1. Every write is a compare-and-set on the whole claim (`ref`, `at`, `firm`), or an insert.
+//! 1. Every write is a compare-and-set on the whole claim, or an insert. Whoever sets `ref` and `at` gives the claim a
+//!    `version` that no claim has had, so that it and `firm` stand for the whole.
 //! 2. Nobody decides on an `_id` before its strongest key's claim, or the claim that led there, is firm and points
 //!    to that `_id`. Owners and followers alike.
 //! 3. A firm claim moves only when its document is upstream and dead, its window is over, or the claimant itself
@@ -39,7 +40,7 @@
 use std::collections::{HashMap, HashSet};
 
 use bson::oid::ObjectId;
-use bson::{DateTime, Document, RawDocumentBuf, doc};
+use bson::{DateTime, Document, RawDocumentBuf, bson, doc};
 
 use crate::client::{Query, Upstream};
 use crate::error::Error;
@@ -47,7 +48,7 @@ use crate::ports::{Claim, Row, Settlement};
 use crate::settle::{Group, read_by_id};
 use crate::write::{self, COMMAND_DOCUMENTS_MAX, Statement};
 
-const CLAIMS_COLLECTION: &str = "inlet.claims";
+pub(crate) const CLAIMS_COLLECTION: &str = "inlet.claims";
 
 /// Rounds of planning before a contended batch is left to the next pass. Three are usual.
 const ROUNDS_MAX: usize = 16;
@@ -72,6 +73,8 @@ struct Holder {
     id: ObjectId,
     at: Option<DateTime>,
     firm: bool,
+    /// Given when it is written; a claim without one was made by other hands.
+    version: Option<ObjectId>,
 }
 
 /// What is known of a holder's document.
@@ -96,6 +99,14 @@ struct Move {
     key: String,
     from: Option<Holder>,
     to: Holder,
+}
+
+impl Move {
+    /// Makes a claim firm, and changes nothing else.
+    fn is_confirmation(&self) -> bool {
+        let firm = |from| Holder { firm: true, ..from };
+        self.from.map(firm) == Some(self.to) && self.to.version.is_some()
+    }
 }
 
 /// What a row does next.
@@ -226,6 +237,7 @@ fn plan_own(claimant: &Claimant, standings: &[Standing<'_>]) -> Next {
             id: claimant.own,
             at: Some(DateTime::from_millis(claim.at_ms)),
             firm,
+            version: None,
         };
         take(claim, *standing, to)
     };
@@ -276,6 +288,7 @@ fn plan_adoption(claimant: &Claimant, standings: &[Standing<'_>], via: usize) ->
             id: holder.id,
             at: Some(DateTime::from_millis(claim.at_ms)),
             firm: true,
+            version: None,
         };
         if let Some(next) =
             take(claim, *standing, to).or_else(|| repoint(claim, *standing, to, at < via))
@@ -361,11 +374,13 @@ impl View {
                 let (Ok(key), Ok(id)) = (claim.get_str("_id"), claim.get_object_id("ref")) else {
                     continue;
                 };
-                let (at, firm) = (
-                    claim.get_datetime("at").ok(),
-                    claim.get_bool("firm").unwrap_or_default(),
-                );
-                self.holders.insert(key.to_owned(), Holder { id, at, firm });
+                let holder = Holder {
+                    id,
+                    at: claim.get_datetime("at").ok(),
+                    firm: claim.get_bool("firm").unwrap_or_default(),
+                    version: claim.get_object_id("version").ok(),
+                };
+                self.holders.insert(key.to_owned(), holder);
             }
         }
         Ok(())
@@ -423,21 +438,25 @@ impl View {
         upstream: &Upstream,
         moves: Vec<Move>,
     ) -> Result<HashSet<String>, Error> {
+        let (confirmations, mut others): (Vec<_>, Vec<_>) =
+            moves.into_iter().partition(Move::is_confirmation);
+        for next in &mut others {
+            next.to.version = Some(ObjectId::new());
+        }
         let (inserts, updates): (Vec<_>, Vec<_>) =
-            moves.into_iter().partition(|next| next.from.is_none());
+            others.into_iter().partition(|next| next.from.is_none());
         let mut surprises = HashSet::new();
         for page in inserts.chunks(COMMAND_DOCUMENTS_MAX) {
             let failed = insert(upstream, page).await?;
             self.note(page, &failed, &mut surprises);
         }
         for page in updates.chunks(COMMAND_DOCUMENTS_MAX) {
-            // The reply only counts: one miss makes all of them worth another look.
-            let missed = if update(upstream, page).await? {
-                HashSet::new()
-            } else {
-                (0..page.len()).collect()
-            };
-            self.note(page, &missed, &mut surprises);
+            let met = update(upstream, page).await?;
+            self.note(page, &all_or_none(page, met), &mut surprises);
+        }
+        for page in confirmations.chunks(COMMAND_DOCUMENTS_MAX) {
+            let met = confirm_all(upstream, page).await?;
+            self.note(page, &all_or_none(page, met), &mut surprises);
         }
         Ok(surprises)
     }
@@ -453,10 +472,21 @@ impl View {
     }
 }
 
+/// The places of a page that failed. Updates are only counted: one miss makes all of them worth another look.
+fn all_or_none(page: &[Move], all_met: bool) -> HashSet<usize> {
+    if all_met {
+        HashSet::new()
+    } else {
+        (0..page.len()).collect()
+    }
+}
+
 async fn insert(upstream: &Upstream, moves: &[Move]) -> Result<HashSet<usize>, Error> {
     let node = &upstream.options.node;
     let claims = moves.iter().map(|Move { key, to, .. }| {
-        let claim = doc! { "_id": key, "ref": to.id, "at": to.at, "node": node, "firm": to.firm };
+        let claim = doc! {
+            "_id": key, "ref": to.id, "at": to.at, "node": node, "firm": to.firm, "version": to.version,
+        };
         RawDocumentBuf::try_from(&claim).map_err(|error| Error::Document {
             code: 22,
             message: error.to_string(),
@@ -487,17 +517,33 @@ async fn update(upstream: &Upstream, moves: &[Move]) -> Result<bool, Error> {
     let statements = moves.iter().filter_map(|Move { key, from, to }| {
         let from = from.as_ref()?;
         let firm = if from.firm {
-            true.into()
+            bson!(true)
         } else {
-            bson::bson!({ "$ne": true })
+            bson!({ "$ne": true })
         };
-        let expected = doc! { "_id": key, "ref": from.id, "at": from.at, "firm": firm };
-        let set = doc! { "$set": { "ref": to.id, "at": to.at, "node": node, "firm": to.firm } };
+        let expected = doc! {
+            "_id": key, "ref": from.id, "at": from.at, "firm": firm, "version": from.version,
+        };
+        let set = doc! { "$set": {
+            "ref": to.id, "at": to.at, "node": node, "firm": to.firm, "version": to.version,
+        } };
         Some(Statement::of(&expected, &set, false))
     });
     let statements = statements.collect::<Result<Vec<_>, _>>()?;
     let reply = send(upstream, &statements).await?;
     Ok(usize::try_from(reply.n) == Ok(statements.len()))
+}
+
+/// Makes claims firm, all in one statement, since a thousand cost MongoDB many times as much; whether all were still as
+/// expected. A version is one claim's only, so that the two lists can match only in the pairs that were read.
+async fn confirm_all(upstream: &Upstream, moves: &[Move]) -> Result<bool, Error> {
+    let keys: Vec<_> = moves.iter().map(|next| next.key.as_str()).collect();
+    let versions: Vec<_> = moves.iter().map(|next| next.to.version).collect();
+    let expected =
+        doc! { "_id": { "$in": keys }, "version": { "$in": versions }, "firm": { "$ne": true } };
+    let set = doc! { "$set": { "firm": true, "node": &upstream.options.node } };
+    let reply = send(upstream, &[Statement::of_all(&expected, &set)?]).await?;
+    Ok(usize::try_from(reply.n) == Ok(moves.len()))
 }
 
 async fn send(upstream: &Upstream, statements: &[Statement]) -> Result<write::Reply, Error> {
@@ -529,7 +575,7 @@ pub(crate) async fn give_up_claims(
                 let mine = doc! { "_id": &claim.key, "ref": own };
                 Statement::of(
                     &mine,
-                    &doc! { "$set": { "ref": adopted, "firm": true } },
+                    &doc! { "$set": { "ref": adopted, "firm": true, "version": ObjectId::new() } },
                     false,
                 )
             })

@@ -93,7 +93,7 @@ pub struct Upstream {
     breaker: Arc<Breaker>,
     connection: tokio::sync::Mutex<Connection>,
     abandoned: Mutex<Vec<AbortHandle>>,
-    bootstrap: Arc<Bootstrap>,
+    bootstrap: Bootstrap,
 }
 
 /// What is known of the other side. The client outlives failures, because its monitors see MongoDB return; what the
@@ -131,7 +131,7 @@ impl Upstream {
             record: Record::default(),
             connection: tokio::sync::Mutex::default(),
             abandoned: Mutex::default(),
-            bootstrap: Arc::default(),
+            bootstrap: Bootstrap::default(),
             options,
         })
     }
@@ -294,6 +294,12 @@ impl Upstream {
         self.breaker.failed(connection.client.is_some());
     }
 
+    /// Creates the indexes that could not be created before, if it is time to.
+    pub(crate) async fn mend_indexes(&self) -> Result<(), Error> {
+        self.bootstrap.go_on(self.database().await?, &self.options);
+        Ok(())
+    }
+
     pub(crate) fn driver_error(&self, error: &mongodb::error::Error) -> Error {
         Error::from_driver(error, &self.secrets)
     }
@@ -402,7 +408,7 @@ impl Upstream {
         self.note_skew(&hello);
         refuse_old(version)?;
         self.answered();
-        self.bootstrap.start(database.clone(), &self.options);
+        self.bootstrap.go_on(database.clone(), &self.options);
         Ok(Server {
             has_streams: hello.contains_key("setName")
                 || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),

@@ -91,16 +91,16 @@ pub enum Settlement {
     Own,
     /// The [`Known`] document is still there, as it is upstream now.
     Confirmed(RawDocumentBuf),
-    /// Somebody else's document is the one: found upstream, or claimed by another node that has not pushed it yet
-    /// (`document` absent).
+    /// It was not upstream before, and somebody else's document is the one: found upstream, or claimed by another node
+    /// that has not pushed it yet (`document` absent).
     Adopted {
         /// Its `_id`.
         id: ObjectId,
         /// The document as it is upstream now.
         document: Option<RawDocumentBuf>,
     },
-    /// The [`Known`] document is still there, but a key it has gained is another document's, which is the one from
-    /// now on. `id` and `document` as in [`Settlement::Adopted`].
+    /// It was upstream as [`Known`], and another document is the one from now on: the known one is gone, or a key it
+    /// has gained is another's. `id` and `document` as in [`Settlement::Adopted`].
     Moved {
         /// Its `_id`.
         id: ObjectId,
@@ -135,6 +135,11 @@ pub enum Rendered {
         /// The document it waits for.
         by: Row,
     },
+    /// The host cannot read it: [`Verdict::Damaged`] without a word to MongoDB.
+    Damaged {
+        /// The host's error.
+        message: String,
+    },
 }
 
 /// How the push of one pending document ended. Documents whose fate is unknown (connection lost, write concern
@@ -156,6 +161,11 @@ pub enum Verdict {
     Blocked {
         /// The document it waits for.
         by: Row,
+    },
+    /// The host could not read it.
+    Damaged {
+        /// The host's error.
+        message: String,
     },
 }
 
@@ -245,7 +255,7 @@ pub trait Replica: Send + Sync + 'static {
     ) -> Result<(), PortError>;
 
     /// Applies changes and stores the token to resume after them, in one transaction. `resume_token: None` keeps the
-    /// stored one (pointed reads). `complete_at_ms`: the replica now holds everything that was committed upstream
+    /// stored one. `complete_at_ms`: the replica now holds everything that was committed upstream
     /// before this time (by [`Replica::now_ms`]); `None` where the events say nothing about completeness.
     ///
     /// # Errors

@@ -236,6 +236,9 @@ impl PushEngine {
             match rendered {
                 Rendered::Nothing => outcome.verdicts.push((at, Verdict::Done)),
                 Rendered::Blocked { by } => outcome.verdicts.push((at, Verdict::Blocked { by })),
+                Rendered::Damaged { message } => {
+                    outcome.verdicts.push((at, Verdict::Damaged { message }));
+                }
                 write => self
                     .writer(&mut writers, pending.row.collection)
                     .add(at, write),

@@ -3,7 +3,7 @@
 //! Searches of a whole batch go out in pages: one `find` per collection, filter and field.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bson::oid::ObjectId;
 use bson::raw::{RawBsonRef, RawDocument};
@@ -71,6 +71,11 @@ pub(crate) async fn settle(
             candidates.insert(row.row, Candidate::known(known.id, document));
         }
     }
+    let lost: HashSet<Row> = unknown
+        .iter()
+        .filter(|row| row.known.is_some())
+        .map(|row| row.row)
+        .collect();
     let found = search(upstream, collections, &unknown).await?;
     let mut adopters = Vec::new();
     let mut claimants = Vec::new();
@@ -98,9 +103,17 @@ pub(crate) async fn settle(
     if !claimants.is_empty() {
         settled.extend(settle_by_claims(upstream, collections, claimants).await?);
     }
-    let conclude = |(row, settlement)| match candidates.remove(&row) {
-        Some(candidate) => (row, candidate.conclude(settlement)),
-        None => (row, settlement),
+    let conclude = |(row, settlement)| {
+        let settlement = match candidates.remove(&row) {
+            Some(candidate) => candidate.conclude(settlement),
+            None => settlement,
+        };
+        match settlement {
+            Settlement::Adopted { id, document } if lost.contains(&row) => {
+                (row, Settlement::Moved { id, document })
+            }
+            settlement => (row, settlement),
+        }
     };
     Ok(settled.into_iter().map(conclude).collect())
 }

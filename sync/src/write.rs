@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
                 &mut self.updates,
                 Body::Update(Statement::new(&filter, &update, upsert)),
             ),
-            Rendered::Nothing | Rendered::Blocked { .. } => return,
+            Rendered::Nothing | Rendered::Blocked { .. } | Rendered::Damaged { .. } => return,
         };
         let item = Item { at, body };
         if item.bytes() > DOCUMENT_BYTES_MAX {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bson::oid::ObjectId;
-use bson::{Document, doc};
+use bson::{DateTime, Document, doc};
 use mongodb::Database;
 use serde_json::{Value, json};
 
@@ -297,6 +297,42 @@ async fn a_throttled_graph_is_left_alone_for_as_long_as_it_asks() {
     wait::pause(Duration::from_secs(2)).await;
     assert_eq!((graph.calls("l1").len(), graph.calls("l2").len()), (1, 0));
     assert_eq!(node.status().await["backlog"]["ready"], 2);
+    node.leave_unfinished();
+    node.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_graph_throttles_holds_up_no_other_page_of_its_account() {
+    let graph = Graph::start().await;
+    let mut reference = Reference::sample();
+    reference.another_campaign("facebook", doc! { "page_id": "7", "lead_form_id": "8" });
+    reference.change(
+        reference.facebook_key(),
+        doc! { "page_id": null, "updated_at": DateTime::now() },
+    );
+    graph.grant(TOKEN, PAGE);
+    graph.grant(TOKEN, "7");
+    put_lead(&graph, "l1");
+    put_lead(&graph, "l2");
+    graph.lead("7", "l3", &[("email", "l3@example.com")]);
+    graph.script("l1", [Answer::PageThrottled { minutes: 19 }]);
+    let mut node = strict(&graph)
+        .reference(reference.to_import())
+        .start()
+        .await;
+    post(&node, &notification("l1")).await;
+    until_graph_is(&node, "waiting").await;
+    post(&node, &notification("l2")).await;
+    post(&node, &batch(&[change("l3", "7", "8")])).await;
+    wait::until("the other page's lead", SOON, async || {
+        match last_ends(&node).await.as_slice() {
+            [end] if end == "lead" => Ok(()),
+            ends => Err(format!("{ends:?}")),
+        }
+    })
+    .await;
+    wait::pause(Duration::from_secs(1)).await;
+    assert_eq!((graph.calls("l1").len(), graph.calls("l2").len()), (1, 0));
     node.leave_unfinished();
     node.terminate().await;
 }

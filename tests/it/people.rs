@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::support::mongod::Mongod;
 use crate::support::scene::Scene;
+use crate::support::truth::World;
 use crate::support::wait;
 
 const PUSHED: Duration = Duration::from_secs(30);
@@ -272,5 +273,150 @@ async fn a_lead_that_the_cloud_service_wrote_already_is_not_doubled_and_has_one_
     let ours = scene.lead("2").await;
     assert_eq!(ours.get_object_id("contact_id").unwrap(), existing.contact);
     scene.one("crm.contacts", doc! {}).await;
+    scene.world().await.assert_whole();
+}
+
+/// A contact that this node has pushed, found by its phone; then people make one with an e-mail that the next lead has.
+/// What was pushed before referred to the node's own contact for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pushed_before_a_contact_moved_refers_to_the_other_one_but_where_people_changed_it()
+ {
+    let scene = scene().await;
+    for id in ["1", "2"] {
+        let body = json!({ "id": id, "name": "Ada Lindqvist", "phone": "+46701234567" });
+        scene.deliver(body).await;
+    }
+    let ours = scene.one("crm.contacts", doc! {}).await;
+    let ours = ours.get_object_id("_id").unwrap();
+    let theirs = doc! { "type": "person", "name": "A. Lindqvist", "email": "ada@example.se", "source": "import" };
+    let theirs = insert(&scene, "crm.contacts", theirs).await;
+    let aunt = doc! { "type": "person", "name": "Aunt Ada", "source": "import" };
+    let aunt = insert(&scene, "crm.contacts", aunt).await;
+    let edit = doc! { "$set": { "contact_id": aunt } };
+    scene
+        .edit("inbound.leads", doc! { "lead_id": "2" }, edit)
+        .await;
+    scene
+        .deliver(json!({ "id": "3", "email": "ada@example.se", "phone": "+46701234567" }))
+        .await;
+
+    assert_eq!(refers_to(&scene, "1").await, [Some(theirs); 3]);
+    let [lead, deal, message] = refers_to(&scene, "2").await;
+    assert_eq!((lead, deal), (Some(aunt), Some(theirs)));
+    assert_eq!(message, Some(theirs));
+    assert_eq!(refers_to(&scene, "3").await, [Some(theirs); 3]);
+    for contact in [ours, theirs] {
+        scene
+            .one("support.conversations", doc! { "contact_id": contact })
+            .await;
+    }
+    scene.world().await.assert_whole();
+}
+
+/// People merged two contacts: they deleted the one that this node had made. The next lead's conversation was referred
+/// to and never pushed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contact_deleted_in_favour_of_another_is_followed_there_with_all_that_refers_to_it() {
+    let scene = scene().await;
+    let body = |id: &str| json!({ "id": id, "name": "Milo Novak", "email": "milo@example.cz" });
+    scene.deliver(body("1")).await;
+    let deleted = doc! { "$set": { "is_deleted": true } };
+    scene.edit("crm.contacts", doc! {}, deleted).await;
+    let theirs = doc! { "type": "person", "name": "M. Novak", "email": "milo@example.cz", "source": "import" };
+    let theirs = insert(&scene, "crm.contacts", theirs).await;
+    scene.deliver(body("2")).await;
+    for id in ["1", "2"] {
+        assert_eq!(refers_to(&scene, id).await, [Some(theirs); 3], "{id}");
+    }
+    scene
+        .one("support.conversations", doc! { "contact_id": theirs })
+        .await;
+    scene.world().await.assert_whole();
+}
+
+/// The contact of a lead as the lead, its deal and its message have it.
+async fn refers_to(scene: &Scene, lead_id: &str) -> [Option<ObjectId>; 3] {
+    let lead = scene.lead(lead_id).await;
+    let deal = doc! { "lead": lead.get_object_id("_id").unwrap() };
+    let deal = scene.one("crm.deals", deal).await;
+    let message = doc! { "metadata.webhook_response.id": lead_id, "message_type": "lead" };
+    let message = scene.one("support.messages", message).await;
+    let metadata = message.get_document("metadata").unwrap();
+    [
+        lead.get_object_id("contact_id").ok(),
+        deal.get_object_id("person").ok(),
+        metadata.get_object_id("contact_id").ok(),
+    ]
+}
+
+/// The first copy of a lead named nobody, the second does (R9).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lead_without_a_contact_gets_one_with_the_first_repetition_that_names_somebody() {
+    let scene = scene().await;
+    scene.deliver(json!({ "id": "1", "budget": "12" })).await;
+    assert_eq!(refers_to(&scene, "1").await, [None; 3]);
+    let lead = scene.lead("1").await;
+    assert_eq!(lead.get_array("errors").unwrap().len(), 1, "{lead}");
+    let named = json!({ "id": "1", "budget": "12", "email": "ada@example.se" });
+    scene.deliver(named).await;
+
+    let contact = scene.one("crm.contacts", doc! {}).await;
+    let contact = contact.get_object_id("_id").unwrap();
+    assert_eq!(refers_to(&scene, "1").await, [Some(contact); 3]);
+    let lead = scene.lead("1").await;
+    assert!(lead.get_array("errors").unwrap().is_empty(), "{lead}");
+    let conversation = scene.one("support.conversations", doc! {}).await;
+    assert_eq!(conversation.get_object_id("contact_id").unwrap(), contact);
+    assert!(!conversation.contains_key("lead"), "{conversation}");
+    // The person's next lead goes on in the same conversation.
+    scene
+        .deliver(json!({ "id": "2", "email": "ada@example.se" }))
+        .await;
+    scene.one("support.conversations", doc! {}).await;
+    scene.one("support.rooms", doc! {}).await;
+    assert_eq!(scene.find("support.messages", doc! {}).await.len(), 3);
+    let world = scene.world().await;
+    world.assert_whole();
+    world.assert_same_documents(&World::local(&scene.node).await);
+}
+
+/// Nothing of it was pushed yet, in one batch or in two; and the person is known already, here or upstream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lead_may_get_its_contact_before_it_is_pushed_and_of_somebody_who_is_known() {
+    let mut mongod = Mongod::standalone().await;
+    let mut scene = Scene::on(&mongod).await;
+    let existing = existing_contact(&scene).await;
+    mongod.stop().await;
+    for body in [
+        json!({ "id": "1", "budget": "12" }),
+        json!({ "id": "2", "budget": "13" }),
+        json!({ "id": "3", "budget": "14", "email": "grace@example.ng" }),
+        json!({ "id": "1", "budget": "12", "email": "ada@example.se" }),
+        json!({ "id": "2", "budget": "13", "email": "grace@example.ng" }),
+    ] {
+        scene.submit(body).await;
+    }
+    wait::until("the pipeline to be through", PUSHED, async || {
+        let backlog = &scene.node.status().await["backlog"];
+        let is_through = backlog["ready"] == 0 && backlog["waiting"] == 0;
+        is_through.then_some(()).ok_or_else(|| backlog.to_string())
+    })
+    .await;
+    mongod.start().await;
+    scene.node.settled().await;
+    scene.database = mongod.database(scene.database.name()).await;
+
+    assert_eq!(refers_to(&scene, "1").await, [Some(existing.contact); 3]);
+    let grace = scene
+        .one("crm.contacts", doc! { "email": "grace@example.ng" })
+        .await;
+    let grace = grace.get_object_id("_id").ok();
+    for id in ["2", "3"] {
+        assert_eq!(refers_to(&scene, id).await, [grace; 3], "{id}");
+    }
+    for lead_id in ["1", "2", "3"] {
+        let lead = scene.lead(lead_id).await;
+        assert!(lead.get_array("errors").unwrap().is_empty(), "{lead}");
+    }
     scene.world().await.assert_whole();
 }

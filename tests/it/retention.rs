@@ -64,10 +64,7 @@ impl Bench {
             let raw = list.iter().map(RawDocumentBuf::try_from);
             raw.collect::<Result<_, _>>().unwrap()
         };
-        store
-            .import(reference.map(raw).into(), NOW_MS)
-            .await
-            .unwrap();
+        store.import(reference.map(raw).into()).await.unwrap();
         let options = Options::new(mongod.uri(), database.name(), "edge-1");
         let outbox = StoreOutbox::new(Arc::clone(&store), 600_000, Arc::clone(&time));
         Self {
@@ -77,6 +74,7 @@ impl Bench {
                 clock: time,
                 freshness: Freshness::new(true),
                 limits: limits(),
+                live_events: false,
             }),
             clock,
             database,

@@ -23,13 +23,19 @@ async fn status_shows_each_job_with_its_next_run_and_the_last_heartbeat() {
     })
     .await;
     let started_ms = status["started_at"].as_i64().unwrap();
-    for job in ["retention", "self_check"] {
+    for job in ["retention", "self_check", "token_renewal"] {
         let next_ms = status["jobs"][job]["next_ms"].as_i64();
         let ahead_ms = next_ms.unwrap_or_default() - started_ms;
         assert!((0..=3_600_000).contains(&ahead_ms), "{}", status["jobs"]);
     }
     let said = scene.node.cli(&["status"]).await;
-    for word in ["retention", "self_check", "heartbeat", "NEXT RUN"] {
+    for word in [
+        "retention",
+        "self_check",
+        "token_renewal",
+        "heartbeat",
+        "NEXT RUN",
+    ] {
         assert!(said.stdout.contains(word), "{}", said.stdout);
     }
     assert!(scene.node.terminate().await.success());

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// A file is one idea; one this long has become two.
 const LINES_MAX: usize = 600;
 
+/// The width that comments are written to.
+const COMMENT_COLUMNS_MAX: usize = 120;
+
 /// In pieces, so that this file does not name what it forbids.
 const UNFINISHED: [&str; 3] = [
     concat!("TO", "DO"),
@@ -35,6 +38,18 @@ fn no_file_is_longer_than_one_idea() {
     expect_none(
         |_, text| text.lines().count() > LINES_MAX,
         "are longer than 600 lines",
+    );
+}
+
+/// rustfmt wraps code, not comments.
+#[test]
+fn no_comment_runs_past_the_page() {
+    let is_long = |line: &str| {
+        line.trim_start().starts_with("//") && line.chars().count() > COMMENT_COLUMNS_MAX
+    };
+    expect_none(
+        |_, text| text.lines().any(is_long),
+        "have comments beyond column 120",
     );
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bson::oid::ObjectId;
 use bson::{Bson, Document};
+use serde_json::json;
 
 use crate::support::load::Shot;
 use crate::support::mongod::{Mongod, fresh_name};
@@ -34,6 +35,61 @@ async fn two_nodes_and_a_replica_set_agree_on_three_hundred_webhooks() {
     for seed in 1..=3 {
         agree(&mut mongod, seed, 300).await;
     }
+}
+
+/// With a name alone nobody can be found again: the second node's contact and conversation were left over upstream.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_agree_on_people_of_whom_only_the_name_is_known() {
+    let mongod = Mongod::shared_standalone().await;
+    let database = mongod.database(&fresh_name("names")).await;
+    let reference = Reference::sample();
+    reference.insert_into(&database).await;
+    let node = || {
+        let build = Node::build().mongodb(mongod, database.name());
+        build.reference(reference.to_import()).start()
+    };
+    let (one, other) = tokio::join!(node(), node());
+    let campaign = reference.campaign("generic");
+    for node in [&one, &other] {
+        for body in [
+            json!({ "id": "1", "name": "Ada Lindqvist" }),
+            json!({ "name": "Milo Novak", "budget": "12" }),
+        ] {
+            let reply = node.post("generic", reference.account, campaign, &body);
+            assert!(reply.await.is_acknowledged());
+        }
+        node.settled_within(WITHIN).await;
+    }
+    let world = World::upstream(&database).await;
+    world.assert_whole();
+    for (collection, count) in [
+        ("inbound.leads", 2),
+        ("crm.contacts", 2),
+        ("crm.deals", 2),
+        ("support.conversations", 2),
+        ("support.rooms", 2),
+        ("support.messages", 4),
+    ] {
+        let documents = world.documents(collection);
+        assert_eq!(documents.len(), count, "{collection}: {documents:#?}");
+    }
+    let contacts = by_id(world.documents("crm.contacts"));
+    for lead in World::local(&other).await.documents("inbound.leads") {
+        let contact = lead.get_object_id("contact_id").unwrap();
+        assert!(contacts.contains_key(&contact), "{lead}");
+    }
+
+    // The name gets an address: both keep agreeing on who it is.
+    for node in [&other, &one] {
+        let body = json!({ "id": "1", "name": "Ada Lindqvist", "email": "ada@example.se" });
+        let reply = node.post("generic", reference.account, campaign, &body);
+        assert!(reply.await.is_acknowledged());
+        node.settled_within(WITHIN).await;
+    }
+    let world = World::upstream(&database).await;
+    world.assert_whole();
+    assert_eq!(world.documents("crm.contacts").len(), 2);
+    assert_eq!(world.documents("support.conversations").len(), 2);
 }
 
 /// Sends the same submissions to two nodes, each in an order of its own: first with MongoDB away, then to one node

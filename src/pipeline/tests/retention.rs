@@ -1,5 +1,9 @@
 //! What retention removes, what it leaves, and what is still known of what it removed (R41).
 
+mod notified;
+mod ties;
+mod whole;
+
 use bson::doc;
 use inlet_sync::ports::{Outbox, Row, Settlement, Verdict};
 use redb::ReadableTable;
@@ -104,39 +108,6 @@ impl Bench {
         let snapshot = self.shared.store.read().unwrap();
         let inbox = snapshot.inbox.range::<u64>(..).unwrap();
         inbox.map(|entry| entry.unwrap().0.value()).collect()
-    }
-
-    /// Nothing refers to what is gone: every document can be put together, and every index leads to a document.
-    fn assert_whole(&self) {
-        for collection in Collection::ALL {
-            for row in self.rows(collection) {
-                self.whole(row);
-            }
-        }
-        let store = Arc::clone(&self.shared.store);
-        let check = move || {
-            store.write_blocking(|tables| {
-                for entry in tables.contact_keys.iter()? {
-                    tables.document(Collection::Contacts.row(entry?.1.value()))?;
-                }
-                for entry in tables.conversations.iter()? {
-                    let (conversation, room, message) = entry?.1.value();
-                    tables.document(Collection::Conversations.row(conversation))?;
-                    tables.document(Collection::Rooms.row(room))?;
-                    tables.document(Collection::Messages.row(message))?;
-                }
-                for entry in tables.families.iter()? {
-                    tables.document(Collection::Leads.row(entry?.0.value().1))?;
-                }
-                for entry in tables.repeats.iter()? {
-                    let (lead, message) = entry?.0.value();
-                    tables.document(Collection::Leads.row(lead))?;
-                    tables.document(Collection::Messages.row(message))?;
-                }
-                Ok(())
-            })
-        };
-        std::thread::spawn(check).join().unwrap().unwrap();
     }
 
     fn lead_of(&self, seq: u64) -> [u8; 12] {

@@ -1,7 +1,8 @@
 //! How a contact that exists upstream is updated: only where that undoes nothing (R30, R20).
 //!
 //! Only what is new since the last push is said, so that what a person emptied stays empty. A field is set where it is
-//! empty upstream or still equals what this node last pushed. E-mail and phone stay; others are kept beside them. Every value from outside is wrapped in `$literal`: a lead may be called `$email`.
+//! empty upstream or still equals what this node last pushed. E-mail and phone stay; others are kept beside them. Every
+//! value from outside is wrapped in `$literal`: a lead may be called `$email`.
 
 use bson::{Bson, Document, RawBson, bson, doc, rawdoc};
 use inlet_sync::ports::Rendered;

@@ -38,13 +38,34 @@ impl Settle {
             return Ok(None);
         }
         match Collection::of(row) {
+            Collection::Contacts if self.is_the_leads(pending, &stored)? => self.lead_of(&stored),
             Collection::Contacts => self.contact(pending, &stored).map(Some),
-            Collection::Leads if self.snapshot.before(pending)?.is_none() => {
+            Collection::Leads if self.snapshot.owed(pending)?.first => {
                 self.lead(row, &stored).map(Some)
             }
             Collection::Conversations | Collection::Rooms => self.of_adopted(row, &stored),
             _ => Ok(None),
         }
+    }
+
+    /// Whether a contact's `_id` is its lead's to say: it has neither e-mail nor phone, came with the lead (a later one
+    /// may find it pushed), and nothing was tried yet.
+    fn is_the_leads(&self, pending: &Pending, stored: &Stored) -> Result<bool, StoreError> {
+        let came_with_it = |lead| pending.row.number < lead;
+        Ok(stored.bound_lead().is_some_and(came_with_it)
+            && stored.adopted.is_none()
+            && self.snapshot.owed(pending)?.first
+            && self.snapshot.held(pending.row)?.is_none())
+    }
+
+    /// The lead is asked about in the contact's place, ahead of its own turn.
+    fn lead_of(&self, contact: &Stored) -> Result<Option<Unsettled>, StoreError> {
+        let row = Collection::Leads.row(contact.bound_lead().ok_or(DAMAGED)?);
+        let lead = self.snapshot.document(row)?;
+        if lead.withdrawn {
+            return Ok(None);
+        }
+        self.lead(row, &lead).map(Some)
     }
 
     /// Found by e-mail, else by phone, else claimed (R20, R31).
@@ -64,9 +85,9 @@ impl Settle {
             value: Bson::String(value.clone()),
             ignore_case: field == "email",
         };
-        let before = self.snapshot.before(pending)?;
-        let was_pushed = stored.adopted.is_some() || before.is_some();
-        let gained = gained(&keys, before.as_deref());
+        let owed = self.snapshot.owed(pending)?;
+        let was_pushed = stored.adopted.is_some() || !owed.first;
+        let gained = gained(&keys, owed.before());
         Ok(Unsettled {
             row: pending.row,
             own_id: stored.settled_id(),

@@ -1,8 +1,8 @@
 //! Documents that are upstream, with all that refers to them (R41).
 //!
-//! A lead goes with its messages and its deal; whoever it belongs to goes with the last of its leads, and takes its
-//! conversation and its keys along. So nothing that stays refers to what is gone. The lead's own key stays for ever: a
-//! resend is a duplicate whatever became of the lead here.
+//! A lead goes with its messages and its deal, and with the notifications that tell of it; whoever it belongs to goes
+//! with the last of its leads, and takes its conversation and its keys along. So nothing that stays refers to what is
+//! gone. The lead's own key stays for ever: a resend is a duplicate whatever became of the lead here.
 
 use std::collections::HashSet;
 
@@ -32,6 +32,8 @@ pub struct Unacknowledged {
 /// A lead that goes, with all that goes along.
 struct Family {
     lead: u64,
+    /// The webhook it came with.
+    seq: u64,
     /// Its contact's row, else its own.
     owner: u64,
     /// What its `_id` upstream is, where that is not its own.
@@ -39,6 +41,8 @@ struct Family {
     /// Every document, the lead's included.
     rows: Vec<Row>,
     repeats: Vec<u64>,
+    /// What stays and was bound to it: a contact, a conversation.
+    bound: Vec<Row>,
     /// With the last of its leads, the owner: the hashes it is found by.
     owner_keys: Option<Vec<[u8; 16]>>,
 }
@@ -146,7 +150,11 @@ impl Tables<'_> {
         if facts.arrived_at_ms > until_ms {
             return Ok(Verdict::TooYoung);
         }
-        let Some(family) = intact(self.family(lead, &stored, until_ms))?.flatten() else {
+        let seq = facts.task.seq;
+        if !intact(self.was_told_by(lead, seq, until_ms))?.unwrap_or(false) {
+            return Ok(Verdict::Stays);
+        }
+        let Some(family) = intact(self.family(lead, seq, &stored, until_ms))?.flatten() else {
             return Ok(Verdict::Stays);
         };
         let mut rows = family.rows.iter();
@@ -158,10 +166,18 @@ impl Tables<'_> {
         )
     }
 
+    /// Whether the notifications that tell of a lead had ended by then.
+    fn was_told_by(&self, lead: u64, seq: u64, until_ms: i64) -> Result<bool, StoreError> {
+        let deliveries = self.deliveries_of(seq, Some(lead))?;
+        let mut states = deliveries.iter().map(|delivery| &delivery.state);
+        Ok(states.all(|state| !state.is_live() && state.at_ms() <= until_ms))
+    }
+
     /// What goes with a lead; nothing where some of it is too young.
     fn family(
         &self,
         lead: u64,
+        seq: u64,
         stored: &Stored,
         until_ms: i64,
     ) -> Result<Option<Family>, StoreError> {
@@ -185,7 +201,12 @@ impl Tables<'_> {
                 .map(|row| Collection::Messages.row(row)),
         );
         rows.extend((deal != 0).then(|| Collection::Deals.row(deal)));
+        if owner != lead {
+            // From before it had a contact, which has another one.
+            rows.extend(self.conversation_rows(lead)?);
+        }
         let mut owner_keys = None;
+        let mut bound = Vec::new();
         if self.is_last_lead(owner)? {
             owner_keys = Some(Vec::new());
             rows.extend(self.conversation_rows(owner)?);
@@ -198,21 +219,39 @@ impl Tables<'_> {
                 rows.push(row);
                 owner_keys = Some(contact.contact_hashes()?);
             }
+        } else {
+            bound = self.bound_to(lead, owner)?;
         }
         let upstream = stored.settled_id().bytes();
         Ok(Some(Family {
             lead,
+            seq,
             owner,
             departed: (upstream != stored.own_id).then_some((stored.own_id, upstream)),
             rows,
             repeats,
+            bound,
             owner_keys,
         }))
     }
 
-    fn repeats_of(&self, lead: u64) -> Result<Vec<u64>, StoreError> {
-        let all = self.repeats.range((lead, 0)..=(lead, u64::MAX))?;
-        all.map(|entry| Ok(entry?.0.value().1)).collect()
+    /// A contact of whom only the name was known, and a conversation that was opened for it or for the lead alone, name
+    /// the lead they came with. Neither needs it any more where the contact has other leads.
+    fn bound_to(&self, lead: u64, contact: u64) -> Result<Vec<Row>, StoreError> {
+        let conversation = self.conversation_rows(contact)?.into_iter().next();
+        let rows = conversation
+            .into_iter()
+            .chain([Collection::Contacts.row(contact)]);
+        let mut bound = Vec::new();
+        for row in rows {
+            let stored = intact(self.document(row))?;
+            bound.extend(
+                stored
+                    .is_some_and(|stored| stored.links.lead == Some(lead))
+                    .then_some(row),
+            );
+        }
+        Ok(bound)
     }
 
     fn is_last_lead(&self, owner: u64) -> Result<bool, StoreError> {
@@ -245,6 +284,13 @@ impl Tables<'_> {
             self.repeats.remove((family.lead, *repeat))?;
         }
         self.families.remove((family.owner, family.lead))?;
+        self.conversations.remove(family.lead)?;
+        self.remove_deliveries(family.seq, Some(family.lead), usize::MAX)?;
+        for row in &family.bound {
+            let mut stored = self.document(*row)?;
+            stored.links.lead = None;
+            self.put_document(*row, &stored)?;
+        }
         if let Some((own, upstream)) = &family.departed {
             self.departed.insert(own, upstream)?;
         }

@@ -1,19 +1,13 @@
 //! Hashes of submissions without an id, which are of use only while a resend of theirs may still be worked through
 //! (R10, R41).
 
-use redb::ReadableTable;
-
-use super::{Budget, Swept, intact};
+use super::hashes::{self, Place};
+use super::{Swept, intact};
 use crate::model::Webhook;
 use crate::store::{Snapshot, StoreError, Tables, codec};
 
-/// Hashes looked at in one step: each is a few bytes.
-const STEP_MAX: usize = 1_000;
 /// Webhooks looked at in search of one that can be read.
 const LOOKED_AT_MAX: usize = 1_000;
-
-/// A place among the hashes.
-pub(crate) type Place = [u8; 16];
 
 impl Tables<'_> {
     /// Looks at hashes from `from` on and removes those whose first copy arrived before `before_ms`.
@@ -22,25 +16,8 @@ impl Tables<'_> {
         from: Place,
         before_ms: i64,
     ) -> Result<Swept<Place>, StoreError> {
-        let budget = Budget::begin();
-        let mut old = Vec::new();
-        let mut next = None;
-        for (looked_at, entry) in self.first_copies.range::<&Place>(&from..)?.enumerate() {
-            let (hash, copy) = entry?;
-            if looked_at == STEP_MAX || budget.is_used_up() {
-                next = Some(*hash.value());
-                break;
-            }
-            if copy.value().0 < before_ms {
-                old.push(*hash.value());
-            }
-        }
-        for hash in &old {
-            self.first_copies.remove(hash)?;
-        }
-        Ok(Swept {
-            purged: old.len() as u64,
-            next,
+        hashes::sweep(&mut self.first_copies, &from, |(arrived_at_ms, _)| {
+            arrived_at_ms < before_ms
         })
     }
 }

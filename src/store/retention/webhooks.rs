@@ -1,7 +1,8 @@
-//! Webhooks that are done, with their outcomes (R41). Dead letters, parked and waiting ones stay.
+//! Webhooks that are done, with their outcomes and deliveries (R41). Dead letters, parked and waiting ones stay, and so
+//! do those whose notifications are not all sent or given up.
 //!
 //! What stays would be looked at again by each run, for ever. So a mark is kept: every webhook up to it is gone, or
-//! stays until something happens to it. That something is the end of a task, which moves the mark back.
+//! stays until something happens to it. That something is the end of a task or a delivery, which moves the mark back.
 
 use redb::ReadableTable;
 
@@ -11,6 +12,8 @@ use crate::store::{Snapshot, StoreError, Tables, codec, number};
 
 /// Webhooks looked at in one step.
 const STEP_MAX: usize = 128;
+/// Outcomes and deliveries of one webhook removed in one step: a Facebook batch may have tens of thousands.
+const RECORDS_MAX: usize = 256;
 const MARK: &str = "retention_mark";
 
 impl Tables<'_> {
@@ -28,7 +31,10 @@ impl Tables<'_> {
         for seq in self.webhooks_from(after)? {
             match self.fate_of(seq, until_ms)? {
                 Verdict::Goes(tasks) => {
-                    self.remove_webhook(seq, &tasks)?;
+                    if !self.remove_webhook(seq, &tasks)? {
+                        last = Some(seq - 1);
+                        break;
+                    }
                     purged += 1;
                 }
                 Verdict::Stays => {}
@@ -53,7 +59,13 @@ impl Tables<'_> {
         Ok(Swept { purged, next: last })
     }
 
-    /// A task of this webhook ended: it may be done now.
+    /// A task or a delivery of this webhook ended: it is looked at again, from the end of this transaction on.
+    pub(in crate::store) fn may_be_done(&mut self, seq: u64) {
+        let oldest_end = self.tally.oldest_end.map_or(seq, |other| other.min(seq));
+        self.tally.oldest_end = Some(oldest_end);
+    }
+
+    /// Moves the mark back before this webhook.
     pub(in crate::store) fn look_again_at(&mut self, seq: u64) -> Result<(), StoreError> {
         if seq <= number(&self.meta, MARK)? {
             self.set_number(MARK, seq - 1)?;
@@ -95,6 +107,14 @@ impl Tables<'_> {
                 campaign: *campaign,
             });
         }
+        let Some(deliveries) = intact(self.deliveries_of(seq, None))? else {
+            return Ok(Verdict::Stays);
+        };
+        if deliveries.iter().any(|delivery| delivery.state.is_live()) {
+            return Ok(Verdict::Stays);
+        }
+        let told_ms = deliveries.iter().map(|delivery| delivery.state.at_ms());
+        ended_ms = told_ms.fold(ended_ms, i64::max);
         Ok(match () {
             () if tasks.is_empty() => Verdict::Stays,
             () if ended_ms > until_ms => Verdict::TooYoung,
@@ -111,14 +131,20 @@ impl Tables<'_> {
         Ok(webhook.is_some_and(|webhook| webhook.arrived_at_ms > ms))
     }
 
-    /// The counters stay: they tell of everything that ever happened.
-    fn remove_webhook(&mut self, seq: u64, tasks: &[TaskKey]) -> Result<(), StoreError> {
-        self.inbox.remove(seq)?;
-        for task in tasks {
+    /// Removes a webhook with what it led to, as far as that may go in one step; false where the rest, and the webhook
+    /// itself, is left for the next one. The counters of outcomes stay: they tell of everything that ever happened.
+    fn remove_webhook(&mut self, seq: u64, tasks: &[TaskKey]) -> Result<bool, StoreError> {
+        let removed = self.remove_deliveries(seq, None, RECORDS_MAX)?;
+        let room = RECORDS_MAX - removed;
+        for task in tasks.iter().take(room) {
             self.outcomes
                 .remove((task.seq, task.change, &task.campaign))?;
         }
-        Ok(())
+        let is_whole = tasks.len() <= room;
+        if is_whole {
+            self.inbox.remove(seq)?;
+        }
+        Ok(is_whole)
     }
 }
 
@@ -128,8 +154,8 @@ impl Snapshot {
         number(&self.meta, MARK)
     }
 
-    /// Whether the next webhook after `after` has been looked at by the pipeline and arrived by `until_ms`: if not, none
-    /// behind it is to go.
+    /// Whether the next webhook after `after` has been looked at by the pipeline and arrived by `until_ms`: if not,
+    /// none behind it is to go.
     pub(crate) fn has_aged_webhook(&self, after: u64, until_ms: i64) -> Result<bool, StoreError> {
         let looked_at = after + 1..=self.cursor()?;
         if looked_at.is_empty() {

@@ -18,7 +18,7 @@ const PAGE: usize = 4096;
 
 /// A disk; clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -36,14 +36,14 @@ struct State {
 
 /// Which writes and syncs fail.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     from: u64,
     to: u64,
 }
 
 impl Trouble {
     /// This one and all later ones.
-    pub(super) fn from(operation: u64) -> Self {
+    pub(crate) fn from(operation: u64) -> Self {
         Self {
             from: operation,
             to: u64::MAX,
@@ -51,7 +51,7 @@ impl Trouble {
     }
 
     /// This one only.
-    pub(super) fn once(operation: u64) -> Self {
+    pub(crate) fn once(operation: u64) -> Self {
         Self {
             from: operation,
             to: operation + 1,
@@ -70,26 +70,26 @@ impl Disk {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    pub(super) fn opener(&self) -> Opener {
+    pub(crate) fn opener(&self) -> Opener {
         let disk = self.clone();
         Box::new(move |builder| builder.create_with_backend(disk.clone()))
     }
 
     /// Writes, syncs and changes of length so far.
-    pub(super) fn operations(&self) -> u64 {
+    pub(crate) fn operations(&self) -> u64 {
         self.state().operations
     }
 
-    pub(super) fn trouble(&self, trouble: Trouble) {
+    pub(crate) fn trouble(&self, trouble: Trouble) {
         self.state().trouble = Some(trouble);
     }
 
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.state().trouble = None;
     }
 
     /// What a power cut now may leave: the synced bytes, and of the others whatever chance decides.
-    pub(super) fn image_after_power_cut(&self, chance: &mut fastrand::Rng) -> Self {
+    pub(crate) fn image_after_power_cut(&self, chance: &mut fastrand::Rng) -> Self {
         let state = self.state();
         let mut image = state.durable.clone();
         if chance.bool() {

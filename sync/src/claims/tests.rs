@@ -34,6 +34,7 @@ fn held(key: &str, id: ObjectId, firm: bool, fate: Fate) -> View {
             id,
             at: Some(DateTime::from_millis(0)),
             firm,
+            version: Some(ObjectId::new()),
         },
     );
     view.fates.insert(id, fate);

@@ -22,7 +22,7 @@ pub(crate) const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) const TOO_LARGE: i32 = 10334;
 pub(crate) const DUPLICATE_KEY: i32 = 11000;
 
-/// One statement of an `update` command: `{q, u, upsert}`.
+/// One statement of an `update` command: `{q, u, upsert}` or `{q, u, multi}`.
 #[derive(Debug, Clone)]
 pub(crate) struct Statement(RawDocumentBuf);
 
@@ -44,6 +44,13 @@ impl Statement {
             &RawBson::Document(raw(update)?),
             upsert,
         ))
+    }
+
+    /// Updates every document that matches.
+    pub(crate) fn of_all(filter: &Document, update: &Document) -> Result<Self, Error> {
+        let Self(mut statement) = Self::of(filter, update, false)?;
+        statement.append(cstr!("multi"), true);
+        Ok(Self(statement))
     }
 
     pub(crate) fn document(&self) -> &RawDocument {

@@ -130,3 +130,35 @@ async fn work_off(engine: &mut PushEngine) {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_could_not_be_created_is_tried_again_with_the_sign_of_life() {
+    let mongod = Mongod::standalone().await;
+    let fail = doc! {
+        "configureFailPoint": "failCommand", "mode": { "times": 2 },
+        "data": { "failCommands": ["createIndexes"], "errorCode": 13 },
+    };
+    let database = mongod.database().await;
+    let admin = database.client().database("admin");
+    admin.run_command(fail).await.unwrap();
+    let mut options = mongod.options();
+    options.indexes = vec![inlet_sync::IndexSpec {
+        collection: "people",
+        fields: &["email"],
+        ignore_case: true,
+        expires: false,
+    }];
+    let upstream = Upstream::new(options);
+    let begun = Instant::now();
+    let people = database.collection::<Document>("people");
+    crate::support::until("the index is there", async || {
+        upstream.heartbeat(doc! {}).await.unwrap();
+        let names = people.list_index_names().await;
+        names.is_ok_and(|names| names.contains(&"inlet_email_ci".to_owned()))
+    })
+    .await;
+    assert!(
+        begun.elapsed() > Duration::from_secs(3),
+        "it failed twice, and waited for one second and for two"
+    );
+}

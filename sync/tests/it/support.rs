@@ -365,7 +365,7 @@ impl Outbox for Shelf {
         for (pending, verdict) in verdicts {
             match verdict {
                 Verdict::AlreadyThere => self.edit(pending.row, |item| item.update = true),
-                Verdict::Blocked { .. } => {}
+                Verdict::Blocked { .. } | Verdict::Damaged { .. } => {}
                 Verdict::Done => self.forget(&pending),
                 Verdict::Refused { code, .. } => {
                     self.edit(pending.row, |item| item.refused = Some(code));

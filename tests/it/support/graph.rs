@@ -23,8 +23,10 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::{port, wait};
 
+/// Where tokens are exchanged; no lead has this id.
+const EXCHANGE: &str = "access_token";
 /// About sixty days, as Graph has it.
-const TOKEN_LIFE_SECONDS: u64 = 5_183_944;
+pub(crate) const TOKEN_LIFE_SECONDS: u64 = 5_183_944;
 
 /// A running fake Graph API.
 pub(crate) struct Graph {
@@ -49,6 +51,11 @@ pub(crate) enum Answer {
     },
     /// Error code 4 with usage headers that name the minutes until access is regained.
     Throttled {
+        /// `estimated_time_to_regain_access`.
+        minutes: u64,
+    },
+    /// Error code 80005 with the usage of the sample's page only: no other page has to wait.
+    PageThrottled {
         /// `estimated_time_to_regain_access`.
         minutes: u64,
     },
@@ -94,6 +101,8 @@ struct State {
     app: Option<App>,
     /// Token to the pages whose leads it may read.
     tokens: BTreeMap<String, BTreeSet<String>>,
+    /// Whether a token is void as soon as it was exchanged.
+    voids_exchanged: bool,
     leads: BTreeMap<String, Lead>,
     scripts: BTreeMap<String, VecDeque<Answer>>,
     calls: Vec<Call>,
@@ -155,6 +164,11 @@ impl Graph {
         self.state().tokens.remove(token);
     }
 
+    /// From now on a token that is exchanged is void from that moment on.
+    pub(crate) fn void_exchanged_tokens(&self) {
+        self.state().voids_exchanged = true;
+    }
+
     /// Puts a lead on `page`; `fields` are the names and values of its `field_data`.
     pub(crate) fn lead(&self, page: &str, id: &str, fields: &[(&str, &str)]) {
         let field_data: Vec<_> = fields
@@ -185,6 +199,20 @@ impl Graph {
             .entry(id.to_owned())
             .or_default()
             .extend(answers);
+    }
+
+    /// The next exchanges of tokens get these answers, one each; afterwards a token.
+    pub(crate) fn script_exchange(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.script(EXCHANGE, answers);
+    }
+
+    /// The tokens that leads were asked for with, in order.
+    pub(crate) fn tokens_used(&self) -> Vec<String> {
+        let state = self.state();
+        let leads = state.calls.iter().filter(|call| !is_exchange(call));
+        leads
+            .map(|call| call.parameter("access_token").to_owned())
+            .collect()
     }
 
     /// The calls for lead `id` so far.
@@ -265,12 +293,10 @@ async fn answer(
             .collect(),
     };
     lock(&state).calls.push(call.clone());
-    if call.path.ends_with("/oauth/access_token") {
-        return Ok(lock(&state).exchange(&call));
-    }
     loop {
         let next = lock(&state).next_answer(&call);
         match next {
+            Answer::Lead if is_exchange(&call) => return Ok(lock(&state).exchange(&call)),
             Answer::Lead => return Ok(lock(&state).read_lead(&call)),
             Answer::Error {
                 status,
@@ -278,6 +304,7 @@ async fn answer(
                 subcode,
             } => return Ok(error(status, code, subcode)),
             Answer::Throttled { minutes } => return Ok(throttled(minutes)),
+            Answer::PageThrottled { minutes } => return Ok(page_throttled(minutes)),
             Answer::Garbage(status) => return Ok(respond(status, "<html>Sorry</html>".to_owned())),
             Answer::Late(by) => wait::pause(by).await,
             Answer::Reset => return Err(Broken),
@@ -306,7 +333,7 @@ impl State {
         }
     }
 
-    /// The new token may read what the old one may; the old one goes on to live.
+    /// The new token may read what the old one may; the old one goes on to live, unless told otherwise.
     fn exchange(&mut self, call: &Call) -> Response<Full<Bytes>> {
         let old = call.parameter("fb_exchange_token");
         let is_app = self.app.as_ref().is_none_or(|app| {
@@ -321,6 +348,9 @@ impl State {
         self.exchanged += 1;
         let new = format!("{old}-renewed-{}", self.exchanged);
         self.tokens.insert(new.clone(), pages);
+        if self.voids_exchanged {
+            self.tokens.remove(old);
+        }
         let life = TOKEN_LIFE_SECONDS;
         let body = json!({ "access_token": new, "token_type": "bearer", "expires_in": life });
         respond(200, body.to_string())
@@ -357,6 +387,17 @@ fn error(status: u16, code: i64, subcode: Option<i64>) -> Response<Full<Bytes>> 
 }
 
 fn throttled(minutes: u64) -> Response<Full<Bytes>> {
+    let mut response = with_page_usage(error(403, 4, None), minutes);
+    let usage = r#"{"call_count":100}"#.parse().expect("ASCII");
+    response.headers_mut().insert("x-app-usage", usage);
+    response
+}
+
+fn page_throttled(minutes: u64) -> Response<Full<Bytes>> {
+    with_page_usage(error(400, 80005, None), minutes)
+}
+
+fn with_page_usage(mut response: Response<Full<Bytes>>, minutes: u64) -> Response<Full<Bytes>> {
     let usage = json!({ "104822739105512": [{
         "type": "leadgen",
         "call_count": 100,
@@ -364,16 +405,9 @@ fn throttled(minutes: u64) -> Response<Full<Bytes>> {
         "total_time": 25,
         "estimated_time_to_regain_access": minutes,
     }] });
-    let mut response = error(403, 4, None);
+    let usage = usage.to_string().parse().expect("ASCII");
     let headers = response.headers_mut();
-    headers.insert(
-        "x-app-usage",
-        r#"{"call_count":100}"#.parse().expect("ASCII"),
-    );
-    headers.insert(
-        "x-business-use-case-usage",
-        usage.to_string().parse().expect("ASCII"),
-    );
+    headers.insert("x-business-use-case-usage", usage);
     response
 }
 
@@ -389,6 +423,10 @@ fn respond(status: u16, body: String) -> Response<Full<Bytes>> {
         .header("content-type", kind)
         .body(Full::from(body))
         .expect("a well-formed answer")
+}
+
+fn is_exchange(call: &Call) -> bool {
+    call.path.ends_with("/oauth/access_token")
 }
 
 fn last_segment(path: &str) -> &str {

@@ -266,14 +266,16 @@ impl Node {
 
     /// From its next start on it pushes to and pulls from this server's database `database`.
     pub(crate) fn connect(&mut self, server: &Mongod, database: &str) {
-        let settings = format!(
-            "mongodb.uri = {:?}\nmongodb.database = {database:?}\n",
-            server.uri()
-        );
-        let file = std::fs::OpenOptions::new().append(true).open(self.config());
-        file.and_then(|mut file| file.write_all(settings.as_bytes()))
-            .expect("the configuration can be added to");
+        self.add_config(&format!("mongodb.uri = {:?}", server.uri()));
+        self.add_config(&format!("mongodb.database = {database:?}"));
         self.has_upstream = true;
+    }
+
+    /// One line more of configuration, with its full key, from its next start on.
+    pub(crate) fn add_config(&self, line: &str) {
+        let file = std::fs::OpenOptions::new().append(true).open(self.config());
+        file.and_then(|mut file| writeln!(file, "{line}"))
+            .expect("the configuration can be added to");
     }
 
     /// Loads reference data with `inlet import`.
@@ -412,7 +414,7 @@ pub(crate) fn route(platform: &str, account: impl ToString, campaign: impl ToStr
     )
 }
 
-/// Work that a status names as not done: in the pipeline, and on its way upstream where there is one.
+/// Work that a status names as not done: in the pipeline, to be sent, and on its way upstream where there is one.
 fn left_over(status: &Value, has_upstream: bool) -> u64 {
     let count = |section: &str, name: &str| {
         status[section][name]
@@ -424,5 +426,12 @@ fn left_over(status: &Value, has_upstream: bool) -> u64 {
     } else {
         0
     };
-    count("backlog", "ready") + count("backlog", "waiting") + unpushed
+    let unsent = ["email", "sms", "push"].map(|channel| {
+        let of = &status["deliveries"][channel];
+        let both = of["waiting"].as_u64().zip(of["sending"].as_u64());
+        let (waiting, sending) = both.unwrap_or_else(|| panic!("no {channel}: {status}"));
+        waiting + sending
+    });
+    let unsent: u64 = unsent.iter().sum();
+    count("backlog", "ready") + count("backlog", "waiting") + unsent + unpushed
 }

@@ -33,8 +33,12 @@ impl Scene {
 
     /// A node with settings.
     pub(crate) async fn with(mongod: &Mongod, build: Build) -> Self {
+        Self::knowing(Reference::sample(), mongod, build).await
+    }
+
+    /// A node with settings and reference data of its own.
+    pub(crate) async fn knowing(reference: Reference, mongod: &Mongod, build: Build) -> Self {
         let database = mongod.database(&fresh_name("scene")).await;
-        let reference = Reference::sample();
         reference.insert_into(&database).await;
         let node = build.mongodb(mongod, database.name()).start().await;
         let scene = Self {

@@ -1,0 +1,262 @@
+//! Sends what is due on one channel, a few messages at once, and writes down what became of each (R26, R28).
+//!
+//! A step gathers what is due, claims it, marks it as being sent in one commit, hands all of it over at the same time,
+//! and settles it in another commit. Between the commits a crash leaves marks behind; whoever finds a mark that is not
+//! its own knows that the outcome of that call is unknown.
+//!
+//! Must not know: what a message looks like, or how it is handed over. That is the [`Way`]'s.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+
+use super::claims::Claims;
+use super::{Failure, Handed, Way};
+use crate::clock::Clock;
+use crate::health::Health;
+use crate::store::deliveries::{Delivery, Verdict};
+use crate::store::{Store, StoreError};
+use crate::worker::{Step, StepError, Worker};
+use gather::{Gathered, Look};
+use judge::Judge;
+
+mod gather;
+mod judge;
+#[cfg(test)]
+mod tests;
+
+/// Messages of one channel under way at once.
+const CONCURRENT_MAX: usize = 8;
+/// A sender has timeouts of its own; one that forgot itself ends here, its outcome unknown.
+const SEND_MAX: Duration = Duration::from_secs(120);
+/// How long other nodes are asked, before a message is sent without their consent (R26).
+const CLAIM_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long the worker sleeps when nothing tells it to wake.
+const POLL: Duration = Duration::from_millis(500);
+/// The same while something waits for MongoDB's word on whose lead it is.
+const SETTLING_POLL: Duration = Duration::from_millis(100);
+
+/// Retries of messages that failed by a fault of this node's, or have an unknown outcome.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Attempts before it is given up.
+    pub max_attempts: u32,
+    /// Wait after the first failed attempt; doubles with each.
+    pub backoff: Duration,
+    /// Longest wait between attempts.
+    pub backoff_max: Duration,
+}
+
+/// The worker of one channel. There is never more than one to a channel.
+pub struct Deliveries<W, C> {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    way: Arc<W>,
+    claims: Arc<C>,
+    health: Arc<Health>,
+    judge: Judge,
+    /// What is known of messages that the store still says are being sent.
+    known: Vec<(u64, Verdict)>,
+    /// Something due waits for MongoDB's word.
+    settling: bool,
+}
+
+/// A message on its way: what goes out, and for which delivery.
+struct Outgoing<M> {
+    number: u64,
+    delivery: Delivery,
+    message: M,
+}
+
+/// A delivery and how handing it over went; `None` where the sender panicked.
+type Answer = (u64, Delivery, Option<Handed>);
+
+impl<W: Way, C: Claims> Deliveries<W, C> {
+    /// A worker that sends by `way` what `store` holds for it; `health` tells people how the channel is doing.
+    #[must_use]
+    pub fn new(
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        way: W,
+        claims: Arc<C>,
+        health: Arc<Health>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            judge: Judge::new(way.channel(), limits),
+            store,
+            clock,
+            way: Arc::new(way),
+            claims,
+            health,
+            known: Vec::new(),
+            settling: false,
+        }
+    }
+
+    /// Settles what is known, and every other delivery that is marked: nothing is under way between two steps, so its
+    /// outcome was lost with the process, or the step, that marked it.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        let now_ms = self.clock.now_ms();
+        let marked = self.store.read()?.sending(self.way.channel())?;
+        let is_known = |number: &u64| self.known.iter().any(|(known, _)| known == number);
+        let lost: Vec<_> = marked.into_iter().filter(|one| !is_known(one)).collect();
+        for number in lost {
+            self.known.push((number, self.judge.lost(now_ms)));
+        }
+        if self.known.is_empty() {
+            return Ok(());
+        }
+        let (verdicts, identity) = (self.known.clone(), self.store.identity().clone());
+        let work = move |tables: &mut crate::store::Tables<'_>| {
+            verdicts.into_iter().try_for_each(|(number, verdict)| {
+                tables.settle_delivery(number, verdict, &identity, now_ms)
+            })
+        };
+        self.store.write(work).await?;
+        self.known.clear();
+        self.store.signals().push.notify_one();
+        Ok(())
+    }
+
+    async fn gather(&self) -> Result<Gathered<W::Message>, StepError> {
+        let look = Look {
+            store: Arc::clone(&self.store),
+            way: Arc::clone(&self.way),
+            now_ms: self.clock.now_ms(),
+            agrees: self.claims.is_reachable(),
+            judge: self.judge.clone(),
+        };
+        let limit = self.judge.limit(CONCURRENT_MAX);
+        Ok(tokio::task::spawn_blocking(move || look.gather(limit)).await??)
+    }
+
+    /// Leaves to other nodes what they have claimed. Whom nobody can be asked about is sent all the same.
+    async fn claim(&self, gathered: &mut Gathered<W::Message>) {
+        let wanted = gathered.sends.iter().filter_map(|one| one.claim.clone());
+        let keys: Vec<_> = wanted.collect();
+        if keys.is_empty() {
+            return;
+        }
+        let asked = self.claims.claim(keys, self.clock.now_ms());
+        let Ok(Some(ours)) = tokio::time::timeout(CLAIM_WAIT_MAX, asked).await else {
+            return;
+        };
+        let mut ours = ours.into_iter();
+        let sends = std::mem::take(&mut gathered.sends);
+        for mut one in sends {
+            if one.claim.is_some() {
+                one.claimed = ours.next().unwrap_or_default();
+                if !one.claimed {
+                    gathered.ends.push((one.number, Verdict::Elsewhere));
+                    continue;
+                }
+            }
+            gathered.sends.push(one);
+        }
+    }
+
+    /// Marks what is to be sent and settles what is not, in one commit; returns what may be handed over.
+    async fn begin(
+        &mut self,
+        gathered: Gathered<W::Message>,
+    ) -> Result<Vec<Outgoing<W::Message>>, StoreError> {
+        let Gathered { sends, ends, .. } = gathered;
+        let now_ms = self.clock.now_ms();
+        let numbers: Vec<_> = sends.iter().map(|one| (one.number, one.claimed)).collect();
+        let identity = self.store.identity().clone();
+        let work = move |tables: &mut crate::store::Tables<'_>| {
+            for (number, verdict) in ends {
+                tables.settle_delivery(number, verdict, &identity, now_ms)?;
+            }
+            tables.begin_deliveries(&numbers, now_ms)
+        };
+        let begun = match self.store.write(work).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                // It may have been committed all the same; nothing was handed over either way.
+                let unsent = sends.iter().map(|one| (one.number, Judge::unsent(now_ms)));
+                self.known.extend(unsent);
+                return Err(error);
+            }
+        };
+        self.store.signals().push.notify_one();
+        let sends = sends.into_iter();
+        let sends = sends.filter(|one| begun.contains(&one.number));
+        Ok(sends
+            .map(|one| Outgoing {
+                number: one.number,
+                delivery: one.delivery,
+                message: one.message,
+            })
+            .collect())
+    }
+
+    async fn hand_over(&self, outgoing: Outgoing<W::Message>) -> Answer {
+        let sent = self.way.send(outgoing.message);
+        let guarded = AssertUnwindSafe(tokio::time::timeout(SEND_MAX, sent)).catch_unwind();
+        let handed = match guarded.await {
+            Ok(Ok(handed)) => Some(handed),
+            Ok(Err(_)) => {
+                let detail = format!("no answer within {SEND_MAX:?}");
+                Some(Err(Failure::Unknown { detail }).into())
+            }
+            Err(_) => None,
+        };
+        (outgoing.number, outgoing.delivery, handed)
+    }
+
+    async fn forget_tokens(&self, answers: &[Answer]) -> Result<(), StoreError> {
+        let handed = answers.iter().filter_map(|(_, _, handed)| handed.as_ref());
+        let dead: Vec<_> = handed
+            .flat_map(|handed| handed.dead_tokens.clone())
+            .collect();
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let now_ms = self.clock.now_ms();
+        let work = move |tables: &mut crate::store::Tables<'_>| {
+            dead.iter()
+                .try_for_each(|token| tables.forget_token(token, now_ms))
+        };
+        self.store.write(work).await
+    }
+}
+
+impl<W: Way, C: Claims> Worker for Deliveries<W, C> {
+    fn name(&self) -> &'static str {
+        self.way.channel().name()
+    }
+
+    async fn step(&mut self) -> Result<Step, StepError> {
+        self.settle().await?;
+        if self.judge.is_blocked(self.clock.now_ms()) {
+            return Ok(Step::Idle);
+        }
+        let mut gathered = self.gather().await?;
+        self.settling = gathered.settling;
+        if gathered.is_empty() {
+            return Ok(Step::Idle);
+        }
+        self.claim(&mut gathered).await;
+        let outgoing = self.begin(gathered).await?;
+        let this = &*self;
+        let answers = join_all(outgoing.into_iter().map(|one| this.hand_over(one))).await;
+        self.known = self.judge.all(&answers, self.clock.now_ms(), &self.health);
+        self.settle().await?;
+        self.forget_tokens(&answers).await?;
+        Ok(Step::Busy)
+    }
+
+    async fn wait(&mut self) {
+        let pause = if self.settling { SETTLING_POLL } else { POLL };
+        if self.judge.is_blocked(self.clock.now_ms()) {
+            return tokio::time::sleep(pause).await;
+        }
+        let woken = &self.store.signals().deliveries[self.way.channel() as usize];
+        let _ = tokio::time::timeout(pause, woken.notified()).await;
+    }
+}

@@ -1,0 +1,188 @@
+//! What an answer means for its message, and for the channel (R26, R28). Pure but for the jitter.
+//!
+//! An outage is the channel's, not the message's: the whole channel waits behind one backoff, and one message finds out
+//! when it is over. It must not be the same message every time, since a provider may be unwilling towards one alone.
+
+use std::time::Duration;
+
+use super::{Answer, Limits};
+use crate::health::Health;
+use crate::model::Channel;
+use crate::notify::{Failure, Handed};
+use crate::store::deliveries::{Delivery, Verdict};
+use crate::worker::jittered;
+
+/// Backoff while a channel is away, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The longest that a provider may ask to be left alone.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// What is kept of an error's text.
+const ERROR_CHARS_MAX: usize = 500;
+/// How long a user that is not known is waited for.
+pub(super) const USER_WAIT_MS: i64 = 10 * 60 * 1000;
+
+const STOPPED: &str = "the node stopped while it was being sent";
+const PANICKED: &str = "a fault of this program";
+
+/// Judges the answers of one channel, and remembers how the channel is doing.
+#[derive(Debug, Clone)]
+pub(super) struct Judge {
+    channel: Channel,
+    limits: Limits,
+    /// Batches in a row that got no answer.
+    failures: u32,
+    blocked_until_ms: i64,
+}
+
+impl Judge {
+    pub(super) fn new(channel: Channel, limits: Limits) -> Self {
+        Self {
+            channel,
+            limits,
+            failures: 0,
+            blocked_until_ms: 0,
+        }
+    }
+
+    pub(super) fn is_blocked(&self, now_ms: i64) -> bool {
+        now_ms < self.blocked_until_ms
+    }
+
+    /// How many messages may go out at once: one, while the channel seems to be away.
+    pub(super) fn limit(&self, most: usize) -> usize {
+        if self.failures > 0 { 1 } else { most }
+    }
+
+    /// Judges all answers of one batch.
+    pub(super) fn all(
+        &mut self,
+        answers: &[Answer],
+        now_ms: i64,
+        health: &Health,
+    ) -> Vec<(u64, Verdict)> {
+        self.note(answers, now_ms, health);
+        let verdict = |(number, delivery, handed): &Answer| {
+            let verdict = match handed {
+                Some(handed) => self.one(delivery, handed, now_ms),
+                None => self.fault(delivery, now_ms),
+            };
+            (*number, verdict)
+        };
+        answers.iter().map(verdict).collect()
+    }
+
+    /// A fault of this node's uses up an attempt.
+    pub(super) fn fault(&self, delivery: &Delivery, now_ms: i64) -> Verdict {
+        tracing::error!(channel = %self.channel, "a message could not be made or sent: a panic");
+        match self.again(delivery, PANICKED, now_ms) {
+            Some(again) => again,
+            None => Verdict::Failed {
+                error: PANICKED.to_owned(),
+            },
+        }
+    }
+
+    /// The mark of a call whose outcome nobody knows.
+    pub(super) fn lost(&self, now_ms: i64) -> Verdict {
+        let error = STOPPED.to_owned();
+        if self.channel.may_repeat() {
+            let error = Some(error);
+            return Verdict::Postponed {
+                error,
+                due_ms: now_ms,
+            };
+        }
+        Verdict::Unknown { error }
+    }
+
+    /// The mark of a call that was never made.
+    pub(super) fn unsent(now_ms: i64) -> Verdict {
+        Verdict::Postponed {
+            error: None,
+            due_ms: now_ms,
+        }
+    }
+
+    fn one(&self, delivery: &Delivery, handed: &Handed, now_ms: i64) -> Verdict {
+        match &handed.outcome {
+            Ok(receipt) => Verdict::Sent {
+                receipt: receipt.id.as_deref().map(short),
+            },
+            Err(Failure::Refused { detail }) => Verdict::Failed {
+                error: short(detail),
+            },
+            Err(Failure::Unavailable { detail, .. }) => {
+                let wait = doubled(BACKOFF, delivery.refusals);
+                Verdict::Unavailable {
+                    error: short(detail),
+                    due_ms: later(now_ms, wait).max(self.blocked_until_ms),
+                }
+            }
+            Err(Failure::Unknown { detail }) => {
+                let again = self.again(delivery, detail, now_ms);
+                again
+                    .filter(|_| self.channel.may_repeat())
+                    .unwrap_or_else(|| Verdict::Unknown {
+                        error: short(detail),
+                    })
+            }
+        }
+    }
+
+    /// `None` where no attempt is left.
+    fn again(&self, delivery: &Delivery, error: &str, now_ms: i64) -> Option<Verdict> {
+        let wait = doubled(
+            (self.limits.backoff, self.limits.backoff_max),
+            delivery.attempts,
+        );
+        (delivery.attempts + 1 < self.limits.max_attempts).then(|| Verdict::Again {
+            error: short(error),
+            due_ms: later(now_ms, wait),
+        })
+    }
+
+    /// The channel is away when nothing of what went out got an answer, or when the provider asks to be left alone.
+    fn note(&mut self, answers: &[Answer], now_ms: i64, health: &Health) {
+        let handed = answers.iter().filter_map(|(_, _, handed)| handed.as_ref());
+        let asked = handed.clone().count();
+        let troubles: Vec<_> = handed.filter_map(trouble).collect();
+        let asked_for = troubles.iter().filter_map(|(_, retry_after)| *retry_after);
+        let asked_for = asked_for.max().map(|wait| wait.min(RETRY_AFTER_MAX));
+        let is_away = troubles.len() == asked || asked_for.is_some();
+        let Some((detail, _)) = troubles.first().filter(|_| is_away) else {
+            if asked > 0 {
+                health.well();
+                self.failures = 0;
+            }
+            return;
+        };
+        let wait = asked_for.unwrap_or_else(|| doubled(BACKOFF, self.failures));
+        self.failures = self.failures.saturating_add(1);
+        self.blocked_until_ms = later(now_ms, wait);
+        health.ill(short(detail), now_ms);
+    }
+}
+
+/// What speaks against the channel rather than the message, and how long the provider asked to be left alone.
+fn trouble(handed: &Handed) -> Option<(&str, Option<Duration>)> {
+    match &handed.outcome {
+        Err(Failure::Unavailable {
+            detail,
+            retry_after,
+        }) => Some((detail, *retry_after)),
+        Err(Failure::Unknown { detail }) => Some((detail, None)),
+        Ok(_) | Err(Failure::Refused { .. }) => None,
+    }
+}
+
+fn doubled((first, most): (Duration, Duration), times: u32) -> Duration {
+    jittered(first.saturating_mul(1 << times.min(16)).min(most))
+}
+
+fn later(now_ms: i64, wait: Duration) -> i64 {
+    now_ms.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(ERROR_CHARS_MAX).collect()
+}

@@ -1,0 +1,265 @@
+//! Facts about sending, over a real store and the real pipeline, by a sender that answers what it is told to.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
+
+mod agreement;
+mod bench;
+mod planned;
+
+use std::time::Duration;
+
+use crate::model::Channel::{Email, Push, Sms};
+use crate::worker::{Step, Worker};
+use bench::{Bench, Reply};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[tokio::test]
+async fn a_message_that_was_taken_is_never_sent_again() {
+    let mut bench = Bench::with("send_email_sms").await;
+    bench.lead(1).await;
+    for channel in [Email, Sms, Push] {
+        bench.work(channel).await;
+        assert_eq!(bench.states(channel), ["sent"]);
+    }
+    bench.reopen();
+    bench.clock.advance(DAY);
+    for channel in [Email, Sms, Push] {
+        bench.work(channel).await;
+        assert_eq!(bench.handed_over(channel), 1, "{channel}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_crash_found_on_its_way_is_sent_again_unless_it_is_an_sms() {
+    let mut bench = Bench::with("send_email_sms").await;
+    bench.lead(1).await;
+    for channel in [Email, Sms, Push] {
+        bench.cut_the_power_while_sending(channel).await;
+        assert_eq!(bench.states(channel), ["sending"]);
+    }
+    for channel in [Email, Sms, Push] {
+        bench.work(channel).await;
+    }
+    assert_eq!(bench.states(Email), ["sent"]);
+    assert_eq!(bench.states(Push), ["sent"]);
+    assert_eq!(bench.states(Sms), ["unknown"]);
+    assert_eq!((bench.handed_over(Email), bench.handed_over(Sms)), (2, 1));
+    let ids = bench.message_ids(Email);
+    assert_eq!(ids[0], ids[1], "a mailbox can tell that it is the same");
+    assert_eq!(bench.lead_errors(), ["SmsSendError"]);
+}
+
+#[tokio::test]
+async fn an_outage_holds_up_its_channel_alone_and_uses_up_no_attempt() {
+    let bench = Bench::with("send_email_sms").await;
+    for id in 1..=20 {
+        bench.lead(id).await;
+    }
+    let mut email = bench.worker(Email);
+    bench.always(Email, Reply::Unavailable(None));
+    email.step().await.unwrap();
+    assert_eq!(bench.handed_over(Email), 8, "as many as go out at once");
+    assert_eq!(email.step().await.unwrap(), Step::Idle);
+    for _ in 0..10 {
+        bench.clock.advance(6 * MINUTE);
+        let before = bench.handed_over(Email);
+        email.step().await.unwrap();
+        assert_eq!(bench.handed_over(Email) - before, 1, "one finds out");
+    }
+    assert!(bench.trouble(Email).unwrap().contains("away"));
+    bench.work(Sms).await;
+    assert_eq!(bench.handed_over(Sms), 20);
+    bench.always(Email, Reply::Taken);
+    for _ in 0..3 {
+        bench.clock.advance(6 * MINUTE);
+        bench.until_idle(&mut email).await;
+    }
+    assert_eq!(bench.states(Email), ["sent"; 20]);
+    assert_eq!(bench.trouble(Email), None);
+    assert_eq!(bench.lead_errors(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_provider_that_asks_to_be_left_alone_is() {
+    let bench = Bench::with("only_send_sms").await;
+    bench.lead(1).await;
+    let mut sms = bench.worker(Sms);
+    bench.next(Sms, Reply::Unavailable(Some(20 * MINUTE)));
+    bench.until_idle(&mut sms).await;
+    bench.clock.advance(19 * MINUTE);
+    bench.until_idle(&mut sms).await;
+    assert_eq!(bench.handed_over(Sms), 1);
+    bench.clock.advance(2 * MINUTE);
+    bench.until_idle(&mut sms).await;
+    assert_eq!(
+        (bench.handed_over(Sms), bench.states(Sms)),
+        (2, vec!["sent"])
+    );
+}
+
+#[tokio::test]
+async fn a_message_that_its_provider_does_not_want_yet_holds_up_no_other() {
+    let bench = Bench::with("only_send_email").await;
+    bench.lead(1).await;
+    let mut email = bench.worker(Email);
+    bench.next(Email, Reply::Unavailable(None));
+    bench.until_idle(&mut email).await;
+    for id in 2..=9 {
+        bench.lead(id).await;
+    }
+    bench.clock.advance(MINUTE / 30);
+    // The one that is not wanted goes to the end of the queue, so another finds out that the channel is well.
+    bench.next(Email, Reply::Taken);
+    bench.until_idle(&mut email).await;
+    bench.clock.advance(MINUTE);
+    bench.until_idle(&mut email).await;
+    assert_eq!(bench.states(Email), ["sent"; 9]);
+}
+
+#[tokio::test]
+async fn a_refusal_is_final_and_the_lead_says_so_once() {
+    let bench = Bench::with("send_email_sms").await;
+    bench.lead(1).await;
+    for channel in [Email, Sms, Push] {
+        bench.always(channel, Reply::Refused);
+        bench.work(channel).await;
+        bench.clock.advance(DAY);
+        bench.work(channel).await;
+        assert_eq!(
+            (bench.handed_over(channel), bench.states(channel)),
+            (1, vec!["failed"])
+        );
+        assert_eq!(bench.trouble(channel), None, "the channel is well");
+    }
+    assert_eq!(bench.lead_errors(), ["emailSendError", "SmsSendError"]);
+    bench.resend(Email, false).await;
+    bench.work(Email).await;
+    assert_eq!(bench.handed_over(Email), 2);
+    assert_eq!(
+        bench.lead_errors().len(),
+        2,
+        "the same answer is the same error"
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_tried_again_while_attempts_last_but_never_for_an_sms() {
+    let bench = Bench::with("send_email_sms").await;
+    bench.lead(1).await;
+    for channel in [Email, Sms, Push] {
+        bench.always(channel, Reply::Unknown);
+        let mut worker = bench.worker(channel);
+        for _ in 0..10 {
+            bench.until_idle(&mut worker).await;
+            bench.clock.advance(6 * MINUTE);
+        }
+        assert_eq!(bench.states(channel), ["unknown"]);
+    }
+    let counts = [Email, Sms, Push].map(|channel| bench.handed_over(channel));
+    assert_eq!(counts, [3, 1, 3]);
+    assert_eq!(bench.lead_errors(), ["emailSendError", "SmsSendError"]);
+}
+
+#[tokio::test]
+async fn a_sender_that_panics_uses_up_attempts_and_takes_no_other_message_along() {
+    let bench = Bench::with("only_send_sms").await;
+    bench.lead(1).await;
+    bench.lead(2).await;
+    bench.next(Sms, Reply::Panic);
+    let mut sms = bench.worker(Sms);
+    bench.until_idle(&mut sms).await;
+    assert_eq!(bench.states(Sms), ["waiting", "sent"]);
+    bench.always(Sms, Reply::Panic);
+    for _ in 0..5 {
+        bench.clock.advance(6 * MINUTE);
+        bench.until_idle(&mut sms).await;
+    }
+    assert_eq!(bench.states(Sms), ["failed", "sent"]);
+    assert_eq!(
+        bench.handed_over(Sms),
+        4,
+        "three attempts, and the other message"
+    );
+}
+
+#[tokio::test]
+async fn after_three_days_it_is_too_late_and_the_last_error_is_kept() {
+    let bench = Bench::with("only_send_email").await;
+    bench.lead(1).await;
+    bench.always(Email, Reply::Unavailable(None));
+    let mut email = bench.worker(Email);
+    bench.until_idle(&mut email).await;
+    bench.clock.advance(3 * DAY);
+    bench.always(Email, Reply::Taken);
+    bench.until_idle(&mut email).await;
+    assert_eq!(
+        (bench.handed_over(Email), bench.states(Email)),
+        (1, vec!["failed"])
+    );
+    let error = bench.delivery(Email).last_error.unwrap();
+    assert!(
+        error.starts_with("too late") && error.contains("away"),
+        "{error}"
+    );
+    bench.resend(Email, false).await;
+    bench.until_idle(&mut email).await;
+    assert_eq!(
+        bench.states(Email),
+        ["sent"],
+        "whoever asks for it wants it now"
+    );
+}
+
+#[tokio::test]
+async fn a_user_who_is_not_known_yet_is_waited_for_but_not_for_ever() {
+    let bench = Bench::with("only_send_email").await;
+    bench.without_user().await;
+    bench.lead(1).await;
+    bench.work(Email).await;
+    assert_eq!(bench.states(Email), ["waiting"]);
+    bench.with_user().await;
+    bench.clock.advance(MINUTE);
+    bench.work(Email).await;
+    assert_eq!(bench.states(Email), ["sent"]);
+    bench.without_user().await;
+    bench.lead(2).await;
+    bench.work(Email).await;
+    bench.clock.advance(11 * MINUTE);
+    bench.work(Email).await;
+    assert_eq!(bench.states(Email), ["sent", "failed"]);
+}
+
+#[tokio::test]
+async fn a_device_that_is_gone_is_not_tried_again() {
+    let bench = Bench::with("only_send_email").await;
+    bench.lead(1).await;
+    bench.next(Push, Reply::Gone);
+    bench.work(Push).await;
+    assert_eq!(bench.states(Push), ["failed"]);
+    bench.lead(2).await;
+    bench.work(Push).await;
+    assert_eq!(
+        (bench.handed_over(Push), bench.states(Push)),
+        (1, vec!["failed"; 2])
+    );
+    let error = bench.delivery(Push).last_error.unwrap();
+    assert_eq!(error, "the user has no device");
+}
+
+#[tokio::test]
+async fn what_was_sent_is_written_down_even_if_the_store_fails_in_between() {
+    let bench = Bench::with("only_send_sms").await;
+    bench.lead(1).await;
+    let mut sms = bench.worker(Sms);
+    bench.next(Sms, Reply::BreakStore);
+    sms.step().await.unwrap_err();
+    bench.mend_store().await;
+    assert_eq!(bench.states(Sms), ["sending"]);
+    bench.until_idle(&mut sms).await;
+    assert_eq!(
+        (bench.handed_over(Sms), bench.states(Sms)),
+        (1, vec!["sent"])
+    );
+}
