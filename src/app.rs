@@ -38,6 +38,7 @@ use crate::pipeline::facebook::FacebookLeads;
 use crate::pipeline::freshness::Freshness;
 use crate::pipeline::lookout::Lookout;
 use crate::pipeline::{self, Pipeline, Shared};
+use crate::schedule::{Latest, Policy, Retention, Rhythm, Schedule, check_sample, renew_tokens};
 use crate::store::Store;
 use crate::store::outbox::StoreOutbox;
 use crate::store::reference::StoreReplica;
@@ -66,6 +67,8 @@ pub struct App {
     admin_guard: Guard,
     dedupe_window_ms: i64,
     ways: Ways,
+    retention: Policy,
+    heartbeat: Arc<Latest>,
     paused: bool,
 }
 
@@ -121,6 +124,7 @@ impl App {
             .as_ref()
             .map(|secret| Events::new(secret.expose().as_bytes(), Arc::clone(&shared.clock)));
         let ways = Ways::new(config, &shared.clock);
+        let heartbeat = Arc::new(Latest::default());
         let live = Live {
             tokens: Arc::clone(&tokens),
             intake: Arc::clone(&intake),
@@ -129,6 +133,7 @@ impl App {
             graph: Arc::clone(&graph_health),
             channels: ways.watched.clone(),
             pull: pull.as_ref().map(Pull::handle),
+            heartbeat: upstream.as_ref().map(|_| Arc::clone(&heartbeat)),
             started_at_ms: shared.clock.now_ms(),
         };
         Ok(Self {
@@ -141,6 +146,8 @@ impl App {
             backlog_max: config.intake.max_backlog,
             admin_guard: Guard::new(config.admin.token.as_ref().map(Secret::expose)),
             ways,
+            retention: retention_policy(config),
+            heartbeat,
             paused: false,
             shared,
             intake,
@@ -202,7 +209,26 @@ impl App {
         tracing::info!("stopped");
     }
 
+    /// What runs by the clock. A job is added here.
+    fn schedule(&self, stopped: &watch::Receiver<bool>) -> Schedule {
+        let (store, clock) = (&self.shared.store, &self.shared.clock);
+        let retention = Retention::new(Arc::clone(store), Arc::clone(clock), self.retention);
+        let checked = Arc::clone(store);
+        let tokens = Arc::clone(&self.tokens);
+        Schedule::new(Arc::clone(store), Arc::clone(clock), stopped.clone())
+            .with("retention", Rhythm::hourly, move |stop| {
+                retention.clone().run(stop)
+            })
+            .with("self_check", Rhythm::hourly, move |_| {
+                check_sample(Arc::clone(&checked))
+            })
+            .with("token_renewal", Rhythm::hourly, move |stop| {
+                renew_tokens(Arc::clone(&tokens), stop)
+            })
+    }
+
     fn start_workers(&mut self, workers: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+        workers.spawn(self.schedule(stopped).run());
         let shared = &self.shared;
         workers.spawn(drive(Pipeline::new(Arc::clone(shared)), stopped.clone()));
         let (graph, health) = (Arc::clone(&self.graph), Arc::clone(&self.graph_health));
@@ -250,7 +276,12 @@ impl App {
             stopped.clone(),
         ));
         workers.spawn(drive(
-            Heartbeat::new(Arc::clone(upstream), Arc::clone(&shared.store)),
+            Heartbeat::new(
+                Arc::clone(upstream),
+                Arc::clone(&shared.store),
+                Arc::clone(&shared.clock),
+                Arc::clone(&self.heartbeat),
+            ),
             stopped.clone(),
         ));
     }
@@ -453,6 +484,16 @@ fn pipeline_limits(config: &Config) -> pipeline::Limits {
         dedupe_window: config.intake.dedupe_window,
         max_waiting_per_account: config.intake.max_waiting_per_account,
         max_waiting_unknown: config.intake.max_waiting_unknown,
+    }
+}
+
+/// Without MongoDB the store is the only place that documents are in.
+fn retention_policy(config: &Config) -> Policy {
+    let of = &config.store;
+    Policy {
+        webhooks: of.webhook_retention,
+        documents: config.mongodb.uri.as_ref().map(|_| of.document_retention),
+        dedupe_window: config.intake.dedupe_window,
     }
 }
 

@@ -78,7 +78,7 @@ section! {
         path: PathBuf = PATH, default "data/inlet.redb";
         /// How long raw webhooks are kept after they are done.
         webhook_retention: Duration = DURATION, default "30d";
-        /// How long documents are kept after they were pushed.
+        /// How long documents are kept after they arrived, if they are upstream by then.
         document_retention: Duration = DURATION, default "30d";
     }
 }

@@ -4,6 +4,9 @@
 //! Answers are JSON values: this is the one place that gives them their shape (interface.md).
 
 mod deliveries;
+mod held;
+mod jobs;
+mod silent;
 mod tokens;
 
 use std::os::unix::fs::MetadataExt;
@@ -21,14 +24,13 @@ use crate::intake::Intake;
 use crate::intake::limits::Refusal;
 use crate::model::{Outcome, Reason, Selection, TaskKey, WebhookId};
 use crate::notify::Watched;
+use crate::schedule::Latest;
 use crate::store::documents::Collection;
 use crate::store::listing::Listed;
 use crate::store::reference::COLLECTIONS;
 use crate::store::tasks::Task;
 use crate::store::{Snapshot, Store, StoreError};
 use crate::tokens::Renewer;
-
-mod held;
 
 /// Webhooks in one answer, unless asked otherwise, and at most.
 const PAGE: usize = 50;
@@ -65,6 +67,8 @@ pub struct Live {
     pub channels: Vec<Watched>,
     /// Asks for a complete pull.
     pub pull: Option<inlet_sync::PullNow>,
+    /// The last sign of life upstream, unless stand-alone.
+    pub heartbeat: Option<Arc<Latest>>,
     /// When the node started, milliseconds since the epoch.
     pub started_at_ms: i64,
 }
@@ -126,7 +130,9 @@ impl Console {
             "deliveries": self.delivery_status(&snapshot)?,
             "sync": self.sync(&snapshot)?,
             "reference": reference,
-            "store": self.file(),
+            "store": self.file(snapshot.needed_bytes()?),
+            "silent": silent::campaigns(&self.store, &snapshot, self.clock.now_ms())?,
+            "jobs": jobs::all(&snapshot, self.live.as_ref())?,
             "refused": self.live.as_ref().map(refused),
             "events": self.live_events(&snapshot)?,
             "dependencies": self.live.as_ref().map(dependencies),
@@ -145,13 +151,19 @@ impl Console {
         })
     }
 
-    /// The file is sparse: what counts is the space it takes, not its length.
-    fn file(&self) -> Value {
+    /// The file is sparse: what counts is the space it takes, not its length. What its records need is known from the
+    /// last self-check.
+    fn file(&self, needed_bytes: u64) -> Value {
         let path = self.store.path();
         let taken = path
             .and_then(|path| path.metadata().ok())
             .map(|file| file.blocks() * 512);
-        json!({ "path": path, "bytes": taken, "available": self.store.is_available() })
+        json!({
+            "path": path,
+            "bytes": taken,
+            "needed_bytes": Some(needed_bytes).filter(|bytes| *bytes > 0),
+            "available": self.store.is_available(),
+        })
     }
 
     /// The sync part of [`Console::status`] and the documents that are held back.

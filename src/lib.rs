@@ -16,6 +16,7 @@ pub mod notify;
 pub mod pipeline;
 
 pub mod events;
+pub mod schedule;
 pub mod tokens;
 pub mod upstream;
 

@@ -2,6 +2,7 @@
 //!
 //! Must not know: where any of it is stored, sent or received. No I/O, no clock, no store, no MongoDB.
 
+pub mod activity;
 pub mod expiry;
 pub mod facebook_key;
 pub mod identity;
@@ -14,6 +15,7 @@ pub mod selection;
 pub mod submission;
 pub mod webhook;
 
+pub use activity::{Activity, Silence};
 pub use facebook_key::FacebookKey;
 pub use identity::derived_id;
 pub use notification::{Channel, DeliveryId, Notification};

@@ -3,17 +3,22 @@
 //! Must not know: HTTP, web pages, what a lead means to anyone. It keeps webhooks, tasks, documents, the change log
 //! and the replica of reference data, and answers the ports of `inlet-sync`.
 
+mod activity;
 pub mod changes;
 mod codec;
+pub mod compaction;
 mod database;
 pub mod deliveries;
 pub mod documents;
 pub mod events;
 pub mod inbox;
+pub mod jobs;
 mod lead_errors;
 pub mod listing;
 pub mod outbox;
 pub mod reference;
+pub mod retention;
+pub mod sample;
 pub mod tables;
 pub mod tasks;
 #[cfg(test)]
@@ -30,6 +35,7 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use tokio::sync::{Notify, oneshot};
 
 use crate::model::Webhook;
+use compaction::Compacted;
 use database::Database;
 pub use database::Opener;
 use reference::ReferenceCell;
@@ -45,6 +51,7 @@ pub struct Store {
     signals: Signals,
     identity: Identity,
     path: Option<PathBuf>,
+    compacted: Option<Compacted>,
 }
 
 /// Who this node is (R40).
@@ -157,9 +164,8 @@ impl Store {
     /// # Errors
     /// When the file cannot be opened, is in use by another process, or was written by a newer version.
     pub fn open(path: PathBuf, node: Option<&str>) -> Result<Self, StoreError> {
-        let mut store = Self::open_with(database::file(path.clone()), node)?;
-        store.path = Some(path);
-        Ok(store)
+        compaction::forget_unfinished(&path);
+        Self::open_at(database::file(path.clone()), Some(path), node)
     }
 
     /// Opens a store on any storage; tests pass a simulated disk.
@@ -167,8 +173,20 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_with(opener: Opener, node: Option<&str>) -> Result<Self, StoreError> {
+        Self::open_at(opener, None, node)
+    }
+
+    fn open_at(
+        opener: Opener,
+        path: Option<PathBuf>,
+        node: Option<&str>,
+    ) -> Result<Self, StoreError> {
         let database = Arc::new(Database::open(opener)?);
-        let identity = prepare(&database, node)?;
+        let (identity, compaction_planned) = prepare(&database, node)?;
+        let compacted = match &path {
+            Some(path) if compaction_planned => compact(&database, path)?,
+            _ => None,
+        };
         let snapshot = Snapshot::open(&database.begin_read()?)?;
         let levels = Arc::new(Levels::read(&snapshot)?);
         let reference = Arc::new(ReferenceCell::load(&snapshot)?);
@@ -186,7 +204,8 @@ impl Store {
             reference,
             signals: Signals::default(),
             identity,
-            path: None,
+            path,
+            compacted,
         })
     }
 
@@ -288,6 +307,12 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// What came of compacting the store when it was opened, if it was.
+    #[must_use]
+    pub fn compacted(&self) -> Option<Compacted> {
+        self.compacted
     }
 
     /// Positions of intake and pipeline.
@@ -417,7 +442,13 @@ impl Tables<'_> {
 
     /// Writes numbers and counters; the last thing done in a transaction.
     fn write_tally(&mut self) -> Result<(), StoreError> {
-        let Tally { numbers, counts } = std::mem::take(&mut self.tally);
+        let tally = std::mem::take(&mut self.tally);
+        let Tally {
+            numbers,
+            counts,
+            heard,
+            oldest_end,
+        } = tally;
         for (name, value) in numbers {
             self.set_number(name, value)?;
         }
@@ -425,7 +456,11 @@ impl Tables<'_> {
             let now = self.counts.get(name)?.map_or(0, |count| count.value());
             self.counts.insert(name, now.saturating_add_signed(by))?;
         }
-        Ok(())
+        self.write_heard(heard)?;
+        match oldest_end {
+            Some(seq) => self.look_again_at(seq),
+            None => Ok(()),
+        }
     }
 }
 
@@ -434,17 +469,34 @@ impl Tables<'_> {
 pub(crate) struct Tally {
     numbers: BTreeMap<&'static str, u64>,
     counts: BTreeMap<&'static str, i64>,
+    heard: activity::Heard,
+    /// The oldest webhook of which a task or a delivery ended: retention looks at it again.
+    oldest_end: Option<u64>,
 }
 
-/// Creates the tables of a new store, checks the version of an old one, and finds out who the node is.
-fn prepare(database: &Database, node: Option<&str>) -> Result<Identity, StoreError> {
+/// Creates the tables of a new store, checks the version of an old one, and finds out who the node is, and whether the
+/// store is to be compacted first.
+fn prepare(database: &Database, node: Option<&str>) -> Result<(Identity, bool), StoreError> {
     let txn = database.begin_write()?;
     let mut tables = Tables::open(&txn)?;
     migrate(&mut tables)?;
     let identity = identify(&mut tables, node)?;
+    let compaction_planned = tables.take_planned_compaction()?;
     drop(tables);
     txn.commit()?;
-    Ok(identity)
+    Ok((identity, compaction_planned))
+}
+
+/// A store that cannot be compacted is used as it is, if it can be opened.
+fn compact(database: &Database, path: &Path) -> Result<Option<Compacted>, StoreError> {
+    match compaction::compact(database, path) {
+        Ok(compacted) => Ok(Some(compacted)),
+        Err(error) => {
+            tracing::warn!(%error, "the store was not compacted");
+            database.reopen()?;
+            Ok(None)
+        }
+    }
 }
 
 fn migrate(tables: &mut Tables<'_>) -> Result<(), StoreError> {

@@ -10,6 +10,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{Log, LogFormat};
 
+/// Libraries that tell of every step they take, unless `log.level` asks for it.
+const QUIET: &str = "tokio_cron_scheduler=warn";
+
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -26,7 +29,7 @@ pub enum TelemetryError {
 /// # Errors
 /// When the level cannot be read, or logging was started before.
 pub fn init(log: &Log) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder().parse(&log.level)?;
+    let filter = EnvFilter::builder().parse(format!("{QUIET},{}", log.level))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

@@ -66,6 +66,19 @@ pub struct Round {
     pub more: bool,
 }
 
+impl Round {
+    /// The two as one. What is still to be done is as the later one found it.
+    #[must_use]
+    pub fn and(self, later: Self) -> Self {
+        Self {
+            renewed: self.renewed + later.renewed,
+            failed: self.failed + later.failed,
+            written: self.written + later.written,
+            ..later
+        }
+    }
+}
+
 impl Renewer {
     /// A renewer of `store`'s tokens; `upstream` is absent on a stand-alone node, where new tokens stay.
     #[must_use]

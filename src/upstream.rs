@@ -15,6 +15,8 @@ use inlet_sync::{
 use crate::clock::Clock;
 use crate::notify::claims::Claims;
 use crate::pipeline::lookout::PointedRead;
+use crate::schedule::Latest;
+use crate::store::jobs::JobRun;
 use crate::store::outbox::StoreOutbox;
 use crate::store::reference::{COLLECTIONS, StoreReplica};
 use crate::store::tasks::Need;
@@ -22,7 +24,7 @@ use crate::store::{Store, StoreError};
 use crate::worker::{Step, StepError, Worker};
 
 /// How often a node shows a sign of life in `inlet.nodes`.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a push sleeps when nothing tells it to wake.
 const PUSH_POLL: Duration = Duration::from_secs(1);
 /// The waiting time of a push that has just emptied the log: documents of leads that arrive close together share
@@ -216,13 +218,25 @@ impl Resting {
 pub struct Heartbeat {
     upstream: Arc<Upstream>,
     store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    latest: Arc<Latest>,
 }
 
 impl Heartbeat {
-    /// A worker that reports on `store`.
+    /// A worker that reports on `store`, and leaves what came of it in `latest`.
     #[must_use]
-    pub fn new(upstream: Arc<Upstream>, store: Arc<Store>) -> Self {
-        Self { upstream, store }
+    pub fn new(
+        upstream: Arc<Upstream>,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        latest: Arc<Latest>,
+    ) -> Self {
+        Self {
+            upstream,
+            store,
+            clock,
+            latest,
+        }
     }
 
     fn facts(&self) -> Result<bson::Document, StoreError> {
@@ -249,10 +263,21 @@ impl Worker for Heartbeat {
     }
 
     async fn step(&mut self) -> Result<Step, StepError> {
+        let started_ms = self.clock.now_ms();
         let facts = self.facts()?;
-        if let Err(error) = self.upstream.heartbeat(facts).await {
+        let shown = self.upstream.heartbeat(facts).await;
+        if let Err(error) = &shown {
             tracing::debug!(%error, "no heartbeat this time");
         }
+        self.latest.note(JobRun {
+            started_ms,
+            ended_ms: self.clock.now_ms(),
+            is_ok: shown.is_ok(),
+            result: match shown {
+                Ok(_) => "shown upstream".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        });
         Ok(Step::Idle)
     }
 

@@ -19,10 +19,13 @@ use clap::Args;
 use inlet::app::App;
 use inlet::clock::SystemClock;
 use inlet::config::Config;
+use inlet::schedule::{Retention, Stop};
 use inlet::telemetry;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+
+use super::retention::Purge;
 
 /// What a child is.
 #[derive(Debug, Args)]
@@ -33,6 +36,9 @@ pub(crate) struct Role {
     /// The node takes webhooks in and does not work through them.
     #[arg(long)]
     paused: bool,
+    /// The node removes this all the while, where it is old.
+    #[arg(long)]
+    purging: Option<Purge>,
 }
 
 /// A running child.
@@ -68,6 +74,9 @@ impl Child {
         let mut arguments = vec!["--config".into(), config.display().to_string()];
         if node.paused {
             arguments.push("--paused".into());
+        }
+        if let Some(purge) = node.purging {
+            arguments.extend(["--purging".into(), purge.name().into()]);
         }
         Self::start(&arguments)
     }
@@ -122,6 +131,8 @@ impl Drop for Child {
 pub(crate) struct Node<'a> {
     /// Takes webhooks in only.
     pub(crate) paused: bool,
+    /// Removes this all the while, where it is old.
+    pub(crate) purging: Option<Purge>,
     /// Where MongoDB is, and the database.
     pub(crate) mongodb: Option<(&'a str, &'a str)>,
 }
@@ -164,22 +175,37 @@ pub(crate) fn usage(process: &str) -> anyhow::Result<Usage> {
 
 /// The child's side.
 pub(crate) async fn run(role: Role) -> anyhow::Result<()> {
-    match role.config {
-        Some(config) => node(&config, role.paused).await,
+    match role.config.clone() {
+        Some(config) => node(&config, &role).await,
         None => empty().await,
     }
 }
 
-async fn node(config: &Path, paused: bool) -> anyhow::Result<()> {
+async fn node(config: &Path, role: &Role) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(config)?;
     let config = Config::parse(&text)?;
     telemetry::init(&config.log)?;
     let mut app = App::build(&config, Arc::new(SystemClock::new())).await?;
-    if paused {
+    if role.paused {
         app = app.with_pipeline_paused();
     }
+    let (shutdown, stop) = watch::channel(false);
+    if let Some(purge) = role.purging {
+        let store = Arc::clone(&app.console().store);
+        let retention = Retention::new(store, Arc::new(SystemClock::new()), purge.policy());
+        tokio::spawn(async move {
+            match retention.run(Stop::when(stop)).await {
+                Ok(done) => eprintln!("{}", done.result),
+                Err(error) => eprintln!("the purge failed: {error}"),
+            }
+        });
+    }
     println!("{}", app.addresses()?.intake);
-    app.run(orphaned()).await;
+    app.run(async {
+        orphaned().await;
+        let _ = shutdown.send(true);
+    })
+    .await;
     Ok(())
 }
 

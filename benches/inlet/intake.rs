@@ -120,8 +120,8 @@ async fn start(
             Child::node(
                 folder,
                 &Node {
-                    paused: false,
                     mongodb: Some((&uri, database)),
+                    ..Node::default()
                 },
             )
         }
@@ -129,7 +129,7 @@ async fn start(
             folder,
             &Node {
                 paused: true,
-                mongodb: None,
+                ..Node::default()
             },
         ),
     }

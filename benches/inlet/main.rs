@@ -18,6 +18,7 @@ mod peer;
 mod prefill;
 mod reference;
 mod report;
+mod retention;
 mod upstream;
 
 /// The integration tests' harness, as far as it starts a mongod.
@@ -53,6 +54,8 @@ enum Part {
     Upstream(upstream::Knobs),
     /// Draining a queue, against the driver's own `insert_many`.
     Drain(drain::Knobs),
+    /// Intake while old leads are removed, against intake while they are left alone.
+    Retention(retention::Knobs),
     /// A server under test.
     #[command(hide = true)]
     Child(child::Role),
@@ -63,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         Part::Intake(knobs) => one_thread()?.block_on(intake::run(knobs)),
         Part::Upstream(knobs) => one_thread()?.block_on(upstream::run(knobs)),
         Part::Drain(knobs) => all_threads()?.block_on(drain::run(knobs)),
+        Part::Retention(knobs) => one_thread()?.block_on(retention::run(knobs)),
         Part::Child(role) => all_threads()?.block_on(child::run(role)),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use futures_util::future::try_join_all;
-use inlet::clock::{Clock, SystemClock};
+use inlet::clock::{Clock, ManualClock, SystemClock};
 use inlet::model::{Method, Webhook};
 use inlet::pipeline::freshness::Freshness;
 use inlet::pipeline::{Limits, Pipeline, Shared};
@@ -23,6 +23,8 @@ use super::{load, workshop};
 const CHUNK: u64 = 2_000;
 /// Tickets in one acknowledgement, as many as a push takes at once.
 const TICKETS: usize = 7_000;
+/// How old what is old is.
+const AGE_MS: i64 = 60 * 86_400_000;
 
 /// What a filled store holds besides leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub(crate) enum Queue {
     Full,
     /// Every document counts as pushed.
     Empty,
+    /// The same, and all of it is older than anything is kept.
+    Old,
 }
 
 /// Copies a store of this many leads to `to`; it is filled when it is first asked for.
@@ -51,6 +55,7 @@ fn kept(leads: u64, queue: Queue) -> anyhow::Result<PathBuf> {
     let state = match queue {
         Queue::Full => "queued",
         Queue::Empty => "pushed",
+        Queue::Old => "pushed-and-old",
     };
     Ok(workshop()?.join(format!("{leads}-leads-{state}.redb")))
 }
@@ -64,16 +69,10 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<(Arc<Store>, StoreOutbox)> {
 
 async fn fill(path: &Path, leads: u64, queue: Queue) -> anyhow::Result<()> {
     let (store, outbox) = open(path)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock = queue.clock();
     store.import(to_import()?).await?;
     let outbox = Arc::new(outbox);
-    let mut pipeline = Pipeline::new(Arc::new(Shared {
-        store: Arc::clone(&store),
-        clock: Arc::clone(&clock),
-        freshness: Freshness::new(true),
-        limits: limits(),
-        live_events: false,
-    }));
+    let mut pipeline = pipeline(&store, Arc::clone(&clock));
     let mut first = 0;
     while first < leads {
         let until = (first + CHUNK).min(leads);
@@ -82,7 +81,7 @@ async fn fill(path: &Path, leads: u64, queue: Queue) -> anyhow::Result<()> {
         if let Err(error) = run_until_idle(&mut pipeline).await {
             anyhow::bail!("the pipeline failed: {error}");
         }
-        if queue == Queue::Empty {
+        if queue != Queue::Full {
             let outbox = Arc::clone(&outbox);
             tokio::task::spawn_blocking(move || acknowledge(&outbox)).await??;
         }
@@ -99,6 +98,41 @@ async fn fill(path: &Path, leads: u64, queue: Queue) -> anyhow::Result<()> {
     Ok(())
 }
 
+impl Queue {
+    fn clock(self) -> Arc<dyn Clock> {
+        let now = SystemClock::new();
+        match self {
+            Queue::Full | Queue::Empty => Arc::new(now),
+            Queue::Old => Arc::new(ManualClock::at(now.now_ms() - AGE_MS)),
+        }
+    }
+}
+
+/// A pipeline over a store that is not a node's.
+pub(crate) fn pipeline(store: &Arc<Store>, clock: Arc<dyn Clock>) -> Pipeline {
+    Pipeline::new(Arc::new(Shared {
+        store: Arc::clone(store),
+        clock,
+        freshness: Freshness::new(true),
+        limits: limits(),
+        live_events: false,
+    }))
+}
+
+/// How many webhooks a store keeps.
+pub(crate) fn webhooks(store: &Store) -> anyhow::Result<u64> {
+    let snapshot = store.read()?;
+    let (mut count, mut after) = (0, 0);
+    loop {
+        let page = snapshot.webhooks_after(after, 1_000)?;
+        let Some((last, _)) = page.last() else {
+            return Ok(count);
+        };
+        after = *last;
+        count += page.len() as u64;
+    }
+}
+
 fn acknowledge(outbox: &StoreOutbox) -> anyhow::Result<()> {
     loop {
         let pending = outbox.take(0, TICKETS)?;
@@ -110,7 +144,8 @@ fn acknowledge(outbox: &StoreOutbox) -> anyhow::Result<()> {
     }
 }
 
-fn webhook(number: u64, now_ms: i64) -> Webhook {
+/// The webhook of the lead of this number.
+pub(crate) fn webhook(number: u64, now_ms: i64) -> Webhook {
     let mut body = Vec::new();
     load::body(number, &mut body);
     Webhook {

@@ -106,8 +106,8 @@ async fn inlet(
     let child = Child::node(
         &folder,
         &Node {
-            paused: false,
             mongodb: Some((&uri, database.name())),
+            ..Node::default()
         },
     )?;
     let plan = knobs.plan(child.address);

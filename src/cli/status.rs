@@ -28,6 +28,8 @@ fn render(status: &Value) -> String {
         tally("ignored because", status, "/reasons"),
         deliveries(status),
         sync::facts(status.get("sync").unwrap_or(&Value::Null)),
+        silent(status),
+        jobs(status),
         dependencies(status),
         broken_tokens(status),
         expiring_tokens(status),
@@ -65,6 +67,42 @@ fn tally(what: &str, status: &Value, pointer: &str) -> String {
         return String::new();
     }
     table::grid(&[what, "count"], rows)
+}
+
+fn silent(status: &Value) -> String {
+    let row = |campaign: &Value| {
+        vec![
+            cell(campaign, "/name"),
+            cell(campaign, "/campaign"),
+            time(campaign, "/since_ms"),
+            lasting(campaign, "/usual_ms"),
+        ]
+    };
+    let rows: Vec<_> = table::items(status, "/silent").iter().map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    table::grid(
+        &["silent campaign", "id", "since", "longest pause before"],
+        rows,
+    )
+}
+
+fn jobs(status: &Value) -> String {
+    let row = |(name, job): (&String, &Value)| {
+        vec![
+            table::harmless(name),
+            time(job, "/last_ms"),
+            lasting(job, "/duration_ms"),
+            time(job, "/next_ms"),
+            cell(job, "/result"),
+        ]
+    };
+    let rows: Vec<_> = table::members(status, "/jobs").map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    table::grid(&["job", "last run", "took", "next run", "result"], rows)
 }
 
 fn deliveries(status: &Value) -> String {
@@ -185,6 +223,8 @@ mod tests {
             "reference": {"facebook.keys": 2},
             "events": {"clients": 4, "waiting": 0},
             "sync": {"mode": "poll", "reachable": false, "last_error": "refused"},
+            "silent": [{"campaign": "c1", "name": "Spring", "since_ms": 0, "usual_ms": 3_600_000}],
+            "jobs": {"retention": {"last_ms": 0, "duration_ms": 1_500, "next_ms": 3_600_000, "result": "removed 2"}},
             "dependencies": {"graph": {"state": "waiting", "last_error": "429"}},
             "deliveries": {"sms": {"waiting": 2, "oldest_age_ms": 61_000, "sent": 5, "failed": 1, "unknown": 0,
                 "channel": "off", "last_error": "`twilio.account_sid` is not set"}},
@@ -198,6 +238,8 @@ mod tests {
             "live clients    4",
             "dead_letter  1",
             "graph       waiting  429",
+            "Spring           c1  1970-01-01T00:00:00.000Z  1h",
+            "1970-01-01T00:00:00.000Z  1s 500ms  1970-01-01T01:00:00.000Z  removed 2",
             "sms        2        1m 1s   5     1       0        off    `twilio.account_sid` is not set",
         ] {
             assert!(shown.contains(line), "no `{line}` in\n{shown}");

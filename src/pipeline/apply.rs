@@ -5,8 +5,8 @@ use bson::{Document, RawDocument};
 use redb::ReadableTable;
 
 use super::plan::{
-    Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, RepeatMessage, identify,
-    plan,
+    Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, Remembered, RepeatMessage,
+    identify, identify_as_of, plan,
 };
 use super::prepare::Draft;
 use super::settle::Settling;
@@ -15,7 +15,7 @@ use crate::model::{Outcome, TaskKey};
 use crate::store::changes::Change;
 use crate::store::deliveries::Delivery;
 use crate::store::documents::{
-    Collection, ContactKeys, LeadFacts, Links, Stored, bound_contact_id,
+    Adopted, Collection, ContactKeys, LeadFacts, Links, Stored, bound_contact_id,
 };
 use crate::store::events::{Event, Kind};
 use crate::store::{StoreError, Tables};
@@ -27,8 +27,7 @@ pub(super) fn lead(
     draft: &Draft,
     settling: &Settling,
 ) -> Result<Outcome, StoreError> {
-    let identity = identify(draft);
-    let facts = match gather(tables, draft, &identity, settling) {
+    let (identity, facts) = match gather(tables, draft, settling) {
         // Nothing is written yet: what is damaged stops this webhook, and none behind it.
         Err(error @ StoreError::Corrupt { .. }) => {
             let error = error.to_string();
@@ -39,7 +38,8 @@ pub(super) fn lead(
     match plan(draft, &identity, &facts, &settling.identity.node) {
         Plan::Repeat { of, news } => {
             if let (Some(news), Some(lead)) = (news, &facts.repeated) {
-                let message = write_news(tables, draft, news, &facts, lead)?;
+                let as_new = (key, &identity);
+                let message = write_news(tables, draft, *news, &facts, lead, as_new)?;
                 let happened = message.map(|row| (Kind::Message, row));
                 announce(tables, draft, happened.as_slice(), settling)?;
             }
@@ -55,31 +55,19 @@ pub(super) fn lead(
     }
 }
 
-/// Reads what the decision depends on.
+/// Reads what the decision depends on; also under which id the lead is, or is to be.
 fn gather(
     tables: &Tables<'_>,
     draft: &Draft,
-    identity: &LeadIdentity,
     settling: &Settling,
-) -> Result<Facts, StoreError> {
+) -> Result<(LeadIdentity, Facts), StoreError> {
     let mut facts = Facts::default();
-    let repeated = repeated_row(tables, draft, identity, settling)?;
-    let contact = match repeated {
-        Some(row) => {
-            let lead = tables.document(Collection::Leads.row(row))?;
-            let fields_hash = lead.lead.map_or([0; 32], |facts| facts.fields_hash);
-            facts.repeated = Some(KnownLead {
-                row,
-                id: lead.settled_id().bytes(),
-                fields_hash,
-                has_contact: lead.links.contact.is_some(),
-                withdrawn: lead.withdrawn,
-            });
-            match lead.links.contact {
-                Some(contact) => Some(contact),
-                None => contact_row(tables, draft)?,
-            }
-        }
+    let (identity, repeated) = repeated(tables, draft, settling)?;
+    if let Some(row) = repeated {
+        facts.repeated = Some(known_lead(tables, row, &identity)?);
+    }
+    let contact = match facts.repeated.as_ref().and_then(|lead| lead.contact) {
+        Some(contact) => Some(contact),
         None => contact_row(tables, draft)?,
     };
     if let Some(row) = contact {
@@ -88,28 +76,58 @@ fn gather(
     }
     let last_user = tables.last_users.get(&draft.campaign.id.bytes())?;
     facts.last_user = last_user.map(|user| ObjectId::from_bytes(*user.value()));
-    Ok(facts)
+    Ok((identity, facts))
 }
 
-fn repeated_row(
+/// The row at which a lead that this repeats is, or was before it was removed (R41).
+fn repeated(
     tables: &Tables<'_>,
     draft: &Draft,
-    identity: &LeadIdentity,
     settling: &Settling,
-) -> Result<Option<u64>, StoreError> {
-    let same_id = tables
-        .keys
-        .get(&identity.id.bytes())?
-        .map(|row| row.value());
-    let (Some(first_copy), None) = (&identity.first_copy, same_id) else {
-        return Ok(same_id);
+) -> Result<(LeadIdentity, Option<u64>), StoreError> {
+    let own = identify(draft);
+    if let Some(row) = tables.keys.get(&own.id.bytes())? {
+        return Ok((own, Some(row.value())));
+    }
+    let Some(first_copy) = &own.first_copy else {
+        return Ok((own, None));
     };
     let Some(copy) = tables.first_copies.get(first_copy)? else {
-        return Ok(None);
+        return Ok((own, None));
     };
     let (arrived_at_ms, row) = copy.value();
     let apart_ms = u128::from(draft.arrived_at_ms.abs_diff(arrived_at_ms));
-    Ok((apart_ms <= settling.limits.dedupe_window.as_millis()).then_some(row))
+    if apart_ms > settling.limits.dedupe_window.as_millis() {
+        return Ok((own, None));
+    }
+    let identity = identify_as_of(draft, arrived_at_ms);
+    // A lead that was remembered anew has another row than at first.
+    let newest = tables.keys.get(&identity.id.bytes())?;
+    let row = newest.map_or(row, |row| row.value());
+    Ok((identity, Some(row)))
+}
+
+fn known_lead(
+    tables: &Tables<'_>,
+    row: u64,
+    identity: &LeadIdentity,
+) -> Result<KnownLead, StoreError> {
+    Ok(match tables.kept_lead(row)? {
+        Some(lead) => KnownLead {
+            row,
+            id: lead.settled_id().bytes(),
+            fields_hash: Some(lead.lead.map_or([0; 32], |facts| facts.fields_hash)),
+            contact: lead.links.contact,
+            withdrawn: lead.withdrawn,
+        },
+        None => KnownLead {
+            row,
+            id: tables.departed_id(identity.id.bytes())?,
+            fields_hash: None,
+            contact: None,
+            withdrawn: false,
+        },
+    })
 }
 
 /// By e-mail, else by phone (R20).
@@ -170,8 +188,9 @@ fn write_new(
     now_ms: i64,
 ) -> Result<[(Kind, u64); 2], StoreError> {
     let bound = new.contact.is_bound();
-    let contact = write_contact(tables, draft, new.contact, facts, identity.id)?;
-    let lead = write_lead(tables, key, draft, identity, contact, &new.lead)?;
+    let contact = write_contact(tables, new.contact, facts, identity.id)?;
+    let stored = lead_at_rest(key, draft, identity, contact, &new.lead);
+    let lead = write_lead(tables, draft, identity, stored)?;
     // Whose a lead without an id is, MongoDB says when it is pushed (R10).
     let ticket = tables.last_number("last_ticket")?;
     let settled_by = identity.first_copy.map(|_| ticket);
@@ -200,18 +219,10 @@ fn write_new(
     let message = Stored::new([0; 12], &new.message).with_links(links);
     let message = add(tables, Collection::Messages, message)?;
     let deal = match new.deal {
-        Some(deal) => {
-            let links = Links {
-                contact,
-                lead: Some(lead),
-                ..Links::default()
-            };
-            let deal = Stored::new([0; 12], &deal).with_links(links);
-            add(tables, Collection::Deals, deal)?
-        }
+        Some(deal) => add_deal(tables, contact, lead, &deal)?,
         None => 0,
     };
-    tables.submissions.insert((owner, message), (lead, deal))?;
+    tables.families.insert((owner, lead), (message, deal))?;
     if let Some(user) = new.user {
         tables
             .last_users
@@ -230,27 +241,49 @@ fn write_new(
     Ok([conversation_news, (Kind::LeadAdded, lead)])
 }
 
-fn write_lead(
+fn add_deal(
     tables: &mut Tables<'_>,
-    key: TaskKey,
+    contact: Option<u64>,
+    lead: u64,
+    body: &RawDocument,
+) -> Result<u64, StoreError> {
+    let links = Links {
+        contact,
+        lead: Some(lead),
+        ..Links::default()
+    };
+    let deal = Stored::new([0; 12], body).with_links(links);
+    add(tables, Collection::Deals, deal)
+}
+
+fn lead_at_rest(
+    task: TaskKey,
     draft: &Draft,
     identity: &LeadIdentity,
     contact: Option<u64>,
     body: &RawDocument,
-) -> Result<u64, StoreError> {
-    let id = identity.id.bytes();
-    let mut lead = Stored::new(id, body).with_links(Links {
+) -> Stored {
+    let mut lead = Stored::new(identity.id.bytes(), body).with_links(Links {
         contact,
         ..Links::default()
     });
     lead.lead = Some(LeadFacts {
-        task: key,
+        task,
         fields_hash: draft.fields_hash,
         without_id: identity.first_copy.is_some(),
         arrived_at_ms: draft.arrived_at_ms,
     });
+    lead
+}
+
+fn write_lead(
+    tables: &mut Tables<'_>,
+    draft: &Draft,
+    identity: &LeadIdentity,
+    lead: Stored,
+) -> Result<u64, StoreError> {
     let row = add(tables, Collection::Leads, lead)?;
-    let taken = tables.keys.insert(&id, row)?.is_some();
+    let taken = tables.keys.insert(&identity.id.bytes(), row)?.is_some();
     assert!(!taken, "lead {} was about to be made twice", identity.id);
     if let Some(first_copy) = &identity.first_copy {
         tables
@@ -263,7 +296,6 @@ fn write_lead(
 /// Writes the contact's plan; returns its row. `lead`: the `_id` of the lead it comes with.
 fn write_contact(
     tables: &mut Tables<'_>,
-    draft: &Draft,
     plan: contact::Plan,
     facts: &Facts,
     lead: ObjectId,
@@ -278,17 +310,17 @@ fn write_contact(
                 ObjectId::new()
             };
             let mut stored = Stored::new(id.bytes(), &body);
-            stored.contact = Some(keys.clone());
+            stored.contact = Some(keys);
+            let hashes = stored.contact_hashes()?;
             let row = add(tables, Collection::Contacts, stored)?;
-            index_contact(tables, draft, &keys, row)?;
+            index_contact(tables, &hashes, row)?;
             Ok(Some(row))
         }
         contact::Plan::Merge { body, keys } => {
             let Some(known) = &facts.contact else {
                 return Ok(None);
             };
-            merge_contact(tables, known.row, &body, keys.clone())?;
-            index_contact(tables, draft, &keys, known.row)?;
+            merge_contact(tables, known.row, &body, keys)?;
             Ok(Some(known.row))
         }
     }
@@ -306,19 +338,16 @@ fn merge_contact(
     let before = std::mem::replace(&mut stored.body, body.as_bytes().to_vec());
     stored.contact = Some(keys);
     tables.put_document(row, &stored)?;
+    index_contact(tables, &stored.contact_hashes()?, number)?;
     tables.append_change(row, Change::Again { before: &before })
 }
 
-/// The oldest contact keeps a key (R20).
-fn index_contact(
-    tables: &mut Tables<'_>,
-    draft: &Draft,
-    keys: &ContactKeys,
-    row: u64,
-) -> Result<(), StoreError> {
-    for hash in contact::key_hashes(&draft.campaign, keys) {
-        if tables.contact_keys.get(&hash)?.is_none() {
-            tables.contact_keys.insert(&hash, row)?;
+/// The oldest contact keeps a key (R20). The hashes are of the contact's own type, whatever its campaign makes by now:
+/// under these it is removed again.
+fn index_contact(tables: &mut Tables<'_>, hashes: &[[u8; 16]], row: u64) -> Result<(), StoreError> {
+    for hash in hashes {
+        if tables.contact_keys.get(hash)?.is_none() {
+            tables.contact_keys.insert(hash, row)?;
         }
     }
     Ok(())
@@ -371,27 +400,65 @@ fn conversation_of(tables: &Tables<'_>, owner: u64) -> Result<(u64, u64), StoreE
     Ok((conversation, room))
 }
 
-/// Writes what a repetition adds; gives the row of its lead message where it has one of its own.
+/// Writes what a repetition adds; gives the row of its lead message where it has one of its own. `as_new`: the task and
+/// the identity of a lead that is remembered anew.
 fn write_news(
     tables: &mut Tables<'_>,
     draft: &Draft,
     news: News,
     facts: &Facts,
     lead: &KnownLead,
+    as_new: (TaskKey, &LeadIdentity),
 ) -> Result<Option<u64>, StoreError> {
     let (id, bound) = (ObjectId::from_bytes(lead.id), news.contact.is_bound());
-    let contact = write_contact(tables, draft, news.contact, facts, id)?;
-    if let (Some(contact), false) = (contact, lead.has_contact) {
-        if bound {
-            link::bind(tables, contact, lead.row)?;
-        }
-        link::give_contact(tables, lead.row, contact)?;
-    }
+    let contact = write_contact(tables, news.contact, facts, id)?;
     let contact = contact.or(facts.contact.as_ref().map(|known| known.row));
+    let lead = match news.remembered {
+        Some(remembered) => {
+            let (task, identity) = as_new;
+            let mut stored = lead_at_rest(task, draft, identity, contact, &remembered.lead);
+            stored.adopted = Some(Adopted {
+                id: lead.id,
+                seen: true,
+            });
+            remember(tables, &stored, &remembered)?
+        }
+        None => {
+            if let (Some(contact), None) = (contact, lead.contact) {
+                if bound {
+                    link::bind(tables, contact, lead.row)?;
+                }
+                link::give_contact(tables, lead.row, contact)?;
+            }
+            lead.row
+        }
+    };
     match news.message {
-        Some(message) => write_repeat_message(tables, message, contact, lead.row),
+        Some(message) => write_repeat_message(tables, message, contact, lead),
         None => Ok(None),
     }
+}
+
+/// A lead that is upstream and no longer kept here is kept again, without a change to push: what is new refers to it.
+fn remember(
+    tables: &mut Tables<'_>,
+    lead: &Stored,
+    remembered: &Remembered,
+) -> Result<u64, StoreError> {
+    let row = tables.add_document(Collection::Leads, lead)?.number;
+    tables.keys.insert(&lead.own_id, row)?;
+    let contact = lead.links.contact;
+    let owner = contact.unwrap_or(row);
+    tables.families.insert((owner, row), (0, 0))?;
+    if let Some(opening) = &remembered.opening {
+        let links = Links {
+            contact,
+            lead: contact.is_none().then_some(row),
+            ..Links::default()
+        };
+        open_conversation(tables, owner, links, opening)?;
+    }
+    Ok(row)
 }
 
 fn write_repeat_message(
@@ -403,8 +470,7 @@ fn write_repeat_message(
     if tables.keys.get(&message.seed)?.is_some() {
         return Ok(None);
     }
-    let owner = contact.unwrap_or(lead);
-    let (conversation, room) = conversation_of(tables, owner)?;
+    let (conversation, room) = conversation_of(tables, contact.unwrap_or(lead))?;
     let links = Links {
         contact,
         lead: Some(lead),
@@ -415,7 +481,7 @@ fn write_repeat_message(
     stored.payload = Some(message.payload.into_bytes());
     let row = add(tables, Collection::Messages, stored)?;
     tables.keys.insert(&message.seed, row)?;
-    tables.submissions.insert((owner, row), (0, 0))?;
+    tables.repeats.insert((lead, row), ())?;
     Ok(Some(row))
 }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::Shared;
-use super::prepare::{Desk, Prepared, Tasks};
+use super::prepare::{Desk, Heard, Prepared, Tasks};
 use super::readings::Readings;
 use super::settle::Settling;
 use crate::model::{TaskKey, Webhook};
@@ -33,6 +33,7 @@ pub(super) struct Part(Vec<Piece>);
 struct Piece {
     key: TaskKey,
     prepared: Prepared,
+    heard: Option<Heard>,
     of: Origin,
     /// Whether its origin is dealt with once this is settled.
     is_last: bool,
@@ -93,18 +94,24 @@ impl Batch {
 
     fn add(&mut self, key: TaskKey, tasks: Tasks, of: Origin) {
         for (position, prepared) in (1..).zip(tasks.others) {
-            self.push(TaskKey::change(key.seq, position), prepared, of, false);
+            self.push(Piece {
+                key: TaskKey::change(key.seq, position),
+                prepared,
+                heard: None,
+                of,
+                is_last: false,
+            });
         }
-        self.push(key, tasks.first, of, true);
+        self.push(Piece {
+            key,
+            prepared: tasks.first,
+            heard: tasks.heard,
+            of,
+            is_last: true,
+        });
     }
 
-    fn push(&mut self, key: TaskKey, prepared: Prepared, of: Origin, is_last: bool) {
-        let piece = Piece {
-            key,
-            prepared,
-            of,
-            is_last,
-        };
+    fn push(&mut self, piece: Piece) {
         self.weight += piece.weight();
         self.pieces.push_back(piece);
     }
@@ -125,6 +132,7 @@ impl Part {
             let Piece {
                 key,
                 prepared,
+                heard,
                 of,
                 is_last,
             } = piece;
@@ -134,6 +142,9 @@ impl Part {
             };
             if !is_open || (!is_last && tables.is_known(key)?) {
                 continue;
+            }
+            if let Some(heard) = heard {
+                tables.heard(heard.campaign, heard.arrived_at_ms);
             }
             settling.settle(tables, key, prepared)?;
             if is_last && matches!(of, Origin::Fresh) {

@@ -5,7 +5,6 @@ use bson::{Array, Bson, DateTime, Document, RawDocumentBuf, doc};
 use super::conversation::called;
 use super::plan::KnownContact;
 use super::prepare::Draft;
-use crate::model::identity::derived_hash;
 use crate::model::{Address, Campaign, Person};
 use crate::store::documents::ContactKeys;
 
@@ -73,26 +72,8 @@ pub(super) fn keys(person: &Person) -> ContactKeys {
 }
 
 /// Index keys, e-mail before phone.
-pub(super) fn key_hashes(
-    campaign: &Campaign,
-    keys: &ContactKeys,
-) -> impl Iterator<Item = [u8; 16]> {
-    let (account, kind) = (campaign.account_id.bytes(), campaign.contact_type.name());
-    let hash = move |tag: &str, value: &String| {
-        let hash = derived_hash(tag, &[&account, kind.as_bytes(), value.as_bytes()]);
-        let mut key = [0; 16];
-        key.copy_from_slice(&hash[..16]);
-        key
-    };
-    let email = keys
-        .email
-        .as_ref()
-        .map(|value| hash("contact.email", value));
-    let phone = keys
-        .phone
-        .as_ref()
-        .map(|value| hash("contact.phone", value));
-    email.into_iter().chain(phone)
+pub(super) fn key_hashes(campaign: &Campaign, keys: &ContactKeys) -> Vec<[u8; 16]> {
+    keys.hashes(campaign.account_id, campaign.contact_type.name())
 }
 
 fn identity(draft: &Draft, node: &str) -> Document {

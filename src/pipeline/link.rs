@@ -29,17 +29,18 @@ pub(super) fn give_contact(
     let row = Collection::Leads.row(lead);
     change(tables, row, |_, lead| forget_error(lead))?;
     refer_to(tables, row, contact)?;
-    let mut made = Vec::new();
-    for entry in tables.submissions.range((lead, 0)..=(lead, u64::MAX))? {
-        let (key, value) = entry?;
-        made.push((key.value().1, value.value()));
-    }
-    for (message, rows) in made {
-        tables.submissions.remove((lead, message))?;
-        tables.submissions.insert((contact, message), rows)?;
-        refer_to(tables, Collection::Messages.row(message), contact)?;
-        if rows.1 != 0 {
-            refer_to(tables, Collection::Deals.row(rows.1), contact)?;
+    let own = tables
+        .families
+        .remove((lead, lead))?
+        .map(|rows| rows.value());
+    if let Some((message, deal)) = own {
+        tables.families.insert((contact, lead), (message, deal))?;
+        let messages = tables.repeats_of(lead)?.into_iter().chain([message]);
+        for message in messages.filter(|row| *row != 0) {
+            refer_to(tables, Collection::Messages.row(message), contact)?;
+        }
+        if deal != 0 {
+            refer_to(tables, Collection::Deals.row(deal), contact)?;
         }
     }
     hand_over_conversation(tables, lead, contact)

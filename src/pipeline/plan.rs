@@ -34,14 +34,24 @@ pub(super) struct Facts {
     pub(super) last_user: Option<ObjectId>,
 }
 
-/// A stored lead.
+/// A lead that was made before.
 pub(super) struct KnownLead {
+    /// Where it is, or was before it was removed (R41).
     pub(super) row: u64,
+    /// Its `_id` upstream.
     pub(super) id: [u8; 12],
-    pub(super) fields_hash: [u8; 32],
-    pub(super) has_contact: bool,
+    /// Its fields; `None` where it is no longer kept here, and nobody knows any more what it said.
+    pub(super) fields_hash: Option<[u8; 32]>,
+    /// Its contact's row.
+    pub(super) contact: Option<u64>,
     /// It is another node's upstream: nothing of it is pushed from here.
     pub(super) withdrawn: bool,
+}
+
+impl KnownLead {
+    fn is_kept(&self) -> bool {
+        self.fields_hash.is_some()
+    }
 }
 
 /// A stored contact.
@@ -58,7 +68,7 @@ pub(super) enum Plan {
         /// Its `_id`.
         of: [u8; 12],
         /// What the repetition says that the lead did not (R9).
-        news: Option<News>,
+        news: Option<Box<News>>,
     },
     /// A new lead.
     New(Box<NewLead>),
@@ -67,8 +77,17 @@ pub(super) enum Plan {
 /// What a repetition adds.
 pub(super) struct News {
     pub(super) contact: contact::Plan,
+    /// The lead, where it is no longer kept: it is remembered anew, as one that is upstream.
+    pub(super) remembered: Option<Remembered>,
     /// A lead message of its own, where the id names a person.
     pub(super) message: Option<RepeatMessage>,
+}
+
+/// A lead that was made before and is no longer kept.
+pub(super) struct Remembered {
+    pub(super) lead: RawDocumentBuf,
+    /// Where it may get a message and its contact has no conversation here.
+    pub(super) opening: Option<conversation::Opening>,
 }
 
 /// The lead message of a repeated person id.
@@ -93,8 +112,13 @@ pub(super) struct NewLead {
 
 /// The id a draft has or gets (R10, R11, R34).
 pub(super) fn identify(draft: &Draft) -> LeadIdentity {
+    identify_as_of(draft, draft.arrived_at_ms)
+}
+
+/// The same had it arrived then: a resend without an id is the lead that its first copy became (R10).
+pub(super) fn identify_as_of(draft: &Draft, arrived_at_ms: i64) -> LeadIdentity {
     let (account, campaign) = (draft.campaign.account_id.bytes(), draft.campaign.id.bytes());
-    let arrived = draft.arrived_at_ms.to_be_bytes();
+    let arrived = arrived_at_ms.to_be_bytes();
     let (text, first_copy) = match &draft.lead_id {
         Some(id) => (id.as_str().to_owned(), None),
         None => {
@@ -119,7 +143,7 @@ pub(super) fn plan(draft: &Draft, identity: &LeadIdentity, facts: &Facts, node: 
     match &facts.repeated {
         Some(known) => Plan::Repeat {
             of: known.id,
-            news: news(draft, known, facts, node),
+            news: news(draft, identity, known, facts, node),
         },
         None => Plan::New(Box::new(new_lead(draft, identity, facts, node))),
     }
@@ -159,21 +183,49 @@ fn notify_by(draft: &Draft) -> Vec<Channel> {
 
 /// Nothing a repetition says is dropped: the contact gets it, or comes to be by it, and a person's conversation shows
 /// it (R9).
-fn news(draft: &Draft, known: &KnownLead, facts: &Facts, node: &str) -> Option<News> {
-    if known.fields_hash == draft.fields_hash {
+fn news(
+    draft: &Draft,
+    identity: &LeadIdentity,
+    known: &KnownLead,
+    facts: &Facts,
+    node: &str,
+) -> Option<Box<News>> {
+    if known.fields_hash == Some(draft.fields_hash) {
         return None;
     }
-    let contact = match contact::plan(draft, facts.contact.as_ref(), node) {
-        // Nobody's lead upstream would refer to it.
-        contact::Plan::New { .. } if known.withdrawn => contact::Plan::None,
-        contact => contact,
-    };
     let message = (draft.names == Names::Person).then(|| RepeatMessage {
         seed: derived_id("repeat", &[&known.id, &draft.fields_hash]).bytes(),
         body: conversation::lead_message(draft, node),
         payload: conversation::own_payload(draft),
     });
-    Some(News { contact, message })
+    let needs_room = message.is_some() && !facts.has_conversation;
+    let remembered = (!known.is_kept()).then(|| Remembered {
+        lead: lead::body(draft, identity, None, Vec::new(), node),
+        opening: needs_room.then(|| conversation::opening(draft, node)),
+    });
+    Some(Box::new(News {
+        contact: contact_of_repetition(draft, known, facts, node),
+        remembered,
+        message,
+    }))
+}
+
+fn contact_of_repetition(
+    draft: &Draft,
+    known: &KnownLead,
+    facts: &Facts,
+    node: &str,
+) -> contact::Plan {
+    match contact::plan(draft, facts.contact.as_ref(), node) {
+        // Nobody's lead upstream would refer to it.
+        contact::Plan::New { .. } if known.withdrawn => contact::Plan::None,
+        // The contact of a lead that is no longer kept may be upstream. Whoever has an e-mail or a phone is found there
+        // by it; somebody of whom only a name is known would be doubled.
+        contact::Plan::New { keys, .. } if !known.is_kept() && keys.is_empty() => {
+            contact::Plan::None
+        }
+        contact => contact,
+    }
 }
 
 fn half(hash: &[u8; 32]) -> [u8; 16] {

@@ -35,6 +35,8 @@ pub enum Prepared {
     Campaigns {
         /// Each gets the lead on its own.
         ids: Vec<ObjectId>,
+        /// When the webhook arrived, milliseconds since the epoch: each is heard of (R37).
+        arrived_at_ms: i64,
         /// What to wait for before the last look.
         late: Option<Need>,
     },
@@ -57,6 +59,8 @@ impl Prepared {
 
 /// What there is to settle at a webhook, or at a task of one.
 pub struct Tasks {
+    /// The campaign that the webhook's address names, if it is known and the webhook has come to an end there.
+    pub heard: Option<Heard>,
     /// The task itself; in a Facebook batch its first change, which stands for the webhook.
     pub first: Prepared,
     /// The changes after it, by position.
@@ -66,6 +70,7 @@ pub struct Tasks {
 impl From<Prepared> for Tasks {
     fn from(first: Prepared) -> Self {
         Self {
+            heard: None,
             first,
             others: Vec::new(),
         }
@@ -92,6 +97,13 @@ pub struct Draft {
     pub fields_hash: [u8; 32],
     /// The session's address (R23).
     pub ip: String,
+}
+
+/// A campaign was heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    pub(super) campaign: [u8; 12],
+    pub(super) arrived_at_ms: i64,
 }
 
 /// Prepares tasks with the reference data of one moment.
@@ -134,14 +146,39 @@ impl<'a> Desk<'a> {
             reading,
         } = opened;
         match reading {
-            Reading::Ignored(reason) => Prepared::ignored(*reason).into(),
-            Reading::Submission(submission) => self.submission(webhook, adapter, submission).into(),
+            Reading::Ignored(reason) => self.alone(webhook, Prepared::ignored(*reason)),
+            Reading::Submission(submission) => {
+                self.alone(webhook, self.submission(webhook, adapter, submission))
+            }
             // Change 0 stands for the whole batch too, which may not have been readable when it was last looked at.
             Reading::Changes(changes) if key.change == 0 => self.changes(webhook, changes),
             Reading::Changes(changes) => self
                 .change(webhook, changes.get(key.change as usize))
                 .into(),
         }
+    }
+
+    /// The task of a webhook that has no other.
+    fn alone(&self, webhook: &Webhook, first: Prepared) -> Tasks {
+        Tasks {
+            heard: self.heard(webhook, &first),
+            ..first.into()
+        }
+    }
+
+    /// The campaign is heard of, whatever the webhook has come to (R37). A Facebook change is heard of by its campaigns
+    /// when it goes to them.
+    fn heard(&self, webhook: &Webhook, prepared: &Prepared) -> Option<Heard> {
+        if !matches!(prepared, Prepared::End(_) | Prepared::Lead(_)) {
+            return None;
+        }
+        let account = object_id(webhook.account.as_deref())?;
+        let campaign = object_id(webhook.campaign.as_deref())?;
+        self.reference.campaign(account, campaign)?;
+        Some(Heard {
+            campaign: campaign.bytes(),
+            arrived_at_ms: webhook.arrived_at_ms,
+        })
     }
 
     fn submission(
@@ -206,6 +243,7 @@ impl<'a> Desk<'a> {
     fn changes(&self, webhook: &Webhook, changes: &[LeadChange]) -> Tasks {
         let others = changes.iter().skip(1);
         Tasks {
+            heard: None,
             first: self.change(webhook, changes.first()),
             others: others
                 .map(|change| self.change(webhook, Some(change)))
@@ -236,6 +274,7 @@ impl<'a> Desk<'a> {
             (true, false) => Prepared::Await(need),
             (false, fresh) => Prepared::Campaigns {
                 ids,
+                arrived_at_ms: webhook.arrived_at_ms,
                 late: (!fresh).then_some(need),
             },
         }

@@ -73,7 +73,11 @@ impl Settling {
                 self.end(tables, key, outcome)
             }
             Prepared::Await(need) => self.await_reference(tables, key, need),
-            Prepared::Campaigns { ids, late } => self.campaigns(tables, key, &ids, late),
+            Prepared::Campaigns {
+                ids,
+                arrived_at_ms,
+                late,
+            } => self.campaigns(tables, key, &ids, arrived_at_ms, late),
             Prepared::Fail(error) => self.fail(tables, key, error),
         }
     }
@@ -118,6 +122,7 @@ impl Settling {
         tables: &mut Tables<'_>,
         key: TaskKey,
         ids: &[ObjectId],
+        arrived_at_ms: i64,
         late: Option<Need>,
     ) -> Result<(), StoreError> {
         for id in ids {
@@ -132,6 +137,7 @@ impl Settling {
                     ..Task::default()
                 };
                 tables.enqueue(key, &task, self.now_ms)?;
+                tables.heard(key.campaign, arrived_at_ms);
             }
         }
         match late {

@@ -4,6 +4,8 @@
 
 mod events;
 mod long_work;
+mod retention;
+mod silence;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -103,12 +105,20 @@ impl Bench {
     }
 
     async fn receive(&self, body: &str) -> u64 {
-        self.receive_for(CAMPAIGN, body).await
+        self.receive_at("instapage", CAMPAIGN, body).await
+    }
+
+    async fn receive_from(&self, platform: &str, body: &str) -> u64 {
+        self.receive_at(platform, CAMPAIGN, body).await
     }
 
     async fn receive_for(&self, campaign: ObjectId, body: &str) -> u64 {
+        self.receive_at("instapage", campaign, body).await
+    }
+
+    async fn receive_at(&self, platform: &str, campaign: ObjectId, body: &str) -> u64 {
         let webhook = Webhook {
-            platform: "instapage".to_owned(),
+            platform: platform.to_owned(),
             account: Some(ACCOUNT.to_hex()),
             campaign: Some(campaign.to_hex()),
             method: Method::Post,

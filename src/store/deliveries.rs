@@ -168,6 +168,12 @@ impl State {
         }
     }
 
+    /// Whether it is still to be sent, or being sent.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self, State::Waiting { .. } | State::Sending { .. })
+    }
+
     /// The state's name.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -243,13 +249,27 @@ impl Tables<'_> {
     /// Takes note of a notification to send; returns its number.
     pub(crate) fn add_delivery(&mut self, delivery: &Delivery) -> Result<u64, StoreError> {
         let number = self.next_number("last_delivery")?;
-        self.webhook_deliveries.insert((delivery.seq, number), ())?;
+        self.webhook_deliveries
+            .insert((delivery.seq, delivery.lead, number), ())?;
         self.put_delivery(number, None, delivery)?;
         Ok(number)
     }
 
     pub(crate) fn delivery(&self, number: u64) -> Result<Option<Delivery>, StoreError> {
         load(&self.deliveries, number)
+    }
+
+    /// As [`Snapshot::deliveries_of`], those of one lead if given, without their numbers.
+    pub(super) fn deliveries_of(
+        &self,
+        seq: u64,
+        lead: Option<u64>,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let mut found = Vec::new();
+        for number in numbers_of(&self.webhook_deliveries, seq, lead, usize::MAX)? {
+            found.extend(self.delivery(number)?);
+        }
+        Ok(found)
     }
 
     /// As [`Tables::delivery`]; a damaged one is taken out of every queue, so that it holds up no other.
@@ -303,12 +323,15 @@ impl Tables<'_> {
         let Some(before) = self.intact(number)? else {
             return Ok(());
         };
-        if !matches!(before.state, State::Waiting { .. } | State::Sending { .. }) {
+        if !before.state.is_live() {
             return Ok(());
         }
         let mut now = before.clone();
         now.conclude(verdict, now_ms);
         self.put_delivery(number, Some(&before), &now)?;
+        if !now.state.is_live() {
+            self.may_be_done(now.seq);
+        }
         if matches!(now.state, State::Failed { .. } | State::Unknown { .. }) {
             self.tell_lead(number, &now, node)?;
         }
@@ -344,21 +367,24 @@ impl Tables<'_> {
         Ok(Ok(()))
     }
 
-    /// Removes a webhook's deliveries, those of one lead if given; returns how many (R38, R41).
+    /// Removes at most `limit` of a webhook's deliveries, those of one lead if given; returns how many (R38, R41).
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn remove_deliveries(&mut self, seq: u64, lead: Option<u64>) -> Result<usize, StoreError> {
+    pub fn remove_deliveries(
+        &mut self,
+        seq: u64,
+        lead: Option<u64>,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
         let mut removed = 0;
-        for number in numbers_of(&self.webhook_deliveries, seq)? {
+        for number in numbers_of(&self.webhook_deliveries, seq, lead, limit)? {
             let Some(delivery) = self.intact(number)? else {
                 continue;
             };
-            if lead.is_some_and(|lead| lead != delivery.lead) {
-                continue;
-            }
             self.unlist(number, &delivery)?;
-            self.webhook_deliveries.remove((seq, number))?;
+            self.webhook_deliveries
+                .remove((seq, delivery.lead, number))?;
             self.deliveries.remove(number)?;
             removed += 1;
         }
@@ -468,7 +494,7 @@ impl Snapshot {
     /// When the store cannot be read or a record is damaged.
     pub fn deliveries_of(&self, seq: u64) -> Result<Vec<(u64, Delivery)>, StoreError> {
         let mut found = Vec::new();
-        for number in numbers_of(&self.webhook_deliveries, seq)? {
+        for number in numbers_of(&self.webhook_deliveries, seq, None, usize::MAX)? {
             found.extend(self.delivery(number)?.map(|delivery| (number, delivery)));
         }
         Ok(found)
@@ -523,11 +549,15 @@ fn load(
 }
 
 fn numbers_of(
-    of_webhook: &impl ReadableTable<(u64, u64), ()>,
+    of_webhook: &impl ReadableTable<(u64, u64, u64), ()>,
     seq: u64,
+    lead: Option<u64>,
+    limit: usize,
 ) -> Result<Vec<u64>, StoreError> {
-    let all = of_webhook.range((seq, 0)..=(seq, u64::MAX))?;
-    all.map(|entry| Ok(entry?.0.value().1)).collect()
+    let leads = lead.map_or(0..=u64::MAX, |lead| lead..=lead);
+    let all = of_webhook.range((seq, *leads.start(), 0)..=(seq, *leads.end(), u64::MAX))?;
+    let numbers = all.take(limit).map(|entry| Ok(entry?.0.value().2));
+    numbers.collect()
 }
 
 fn token_hash(token: &str) -> [u8; 16] {

@@ -11,6 +11,7 @@ use redb::ReadableTable;
 
 use super::tables::RowTuple;
 use super::{Snapshot, StoreError, Tables, codec};
+use crate::model::identity::derived_hash;
 use crate::model::{TaskKey, derived_id};
 pub(crate) use assembly::Assembler;
 use ids::Ids;
@@ -155,6 +156,26 @@ impl ContactKeys {
     pub fn is_empty(&self) -> bool {
         self.email.is_none() && self.phone.is_none()
     }
+
+    /// What the contact is found by (`contact_keys`), e-mail before phone.
+    pub(crate) fn hashes(&self, account: ObjectId, kind: &str) -> Vec<[u8; 16]> {
+        let keys = [
+            ("contact.email", &self.email),
+            ("contact.phone", &self.phone),
+        ];
+        let hash = |tag: &str, value: &String| {
+            let parts = [&account.bytes(), kind.as_bytes(), value.as_bytes()];
+            let hash = derived_hash(tag, &parts);
+            let mut key = [0; 16];
+            key.copy_from_slice(&hash[..16]);
+            key
+        };
+        let present = keys.into_iter().filter_map(|(tag, value)| {
+            let value = value.as_ref()?;
+            Some(hash(tag, value))
+        });
+        present.collect()
+    }
 }
 
 impl Stored {
@@ -202,6 +223,18 @@ impl Stored {
         RawDocument::from_bytes(&self.body).map_err(|_| StoreError::Corrupt { table: TABLE })
     }
 
+    /// What a contact is found by.
+    pub(crate) fn contact_hashes(&self) -> Result<Vec<[u8; 16]>, StoreError> {
+        let Some(keys) = &self.contact else {
+            return Ok(Vec::new());
+        };
+        let body = self.body()?;
+        let kind = body
+            .get_str("type")
+            .map_err(|_| StoreError::Corrupt { table: TABLE })?;
+        Ok(keys.hashes(self.account()?, kind))
+    }
+
     fn account(&self) -> Result<ObjectId, StoreError> {
         self.body()?
             .get_object_id("account_id")
@@ -244,6 +277,26 @@ impl Tables<'_> {
         load(&self.documents, row)
     }
 
+    /// The lead of a row that a key names; `None` where it is no longer kept (R41).
+    pub(crate) fn kept_lead(&self, number: u64) -> Result<Option<Stored>, StoreError> {
+        let row = Collection::Leads.row(number);
+        match self.documents.get(key(row))? {
+            Some(record) => codec::decode(TABLE, record.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The `_id` upstream of a lead that is no longer kept; `own_id` is what it was derived to be.
+    pub(crate) fn departed_id(&self, own_id: [u8; 12]) -> Result<[u8; 12], StoreError> {
+        departed_id(&self.departed, own_id)
+    }
+
+    /// The rows of a lead's further messages (R9).
+    pub(crate) fn repeats_of(&self, lead: u64) -> Result<Vec<u64>, StoreError> {
+        let all = self.repeats.range((lead, 0)..=(lead, u64::MAX))?;
+        all.map(|entry| Ok(entry?.0.value().1)).collect()
+    }
+
     /// As [`Snapshot::upstream_id`].
     pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
         Ids::among(&self.documents).of(row, stored)
@@ -251,6 +304,24 @@ impl Tables<'_> {
 }
 
 impl Snapshot {
+    /// The `_id` upstream of the lead whose `_id` was derived to be `own_id`, if it was ever made.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the lead is damaged.
+    pub fn lead_made(&self, own_id: [u8; 12]) -> Result<Option<[u8; 12]>, StoreError> {
+        let Some(number) = self.keys.get(&own_id)?.map(|row| row.value()) else {
+            return Ok(None);
+        };
+        let kept = self.documents.get(key(Collection::Leads.row(number)))?;
+        match kept {
+            Some(record) => {
+                let lead: Stored = codec::decode(TABLE, record.value())?;
+                Ok(Some(lead.settled_id().bytes()))
+            }
+            None => departed_id(&self.departed, own_id).map(Some),
+        }
+    }
+
     /// The document of a row.
     ///
     /// # Errors
@@ -288,6 +359,14 @@ impl Snapshot {
 }
 
 const DANGLING: StoreError = StoreError::Corrupt { table: TABLE };
+
+fn departed_id(
+    departed: &impl ReadableTable<&'static [u8; 12], &'static [u8; 12]>,
+    own_id: [u8; 12],
+) -> Result<[u8; 12], StoreError> {
+    let upstream = departed.get(&own_id)?;
+    Ok(upstream.map_or(own_id, |upstream| *upstream.value()))
+}
 
 fn load(
     documents: &impl ReadableTable<RowTuple, &'static [u8]>,

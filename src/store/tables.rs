@@ -5,6 +5,7 @@
 
 use redb::{ReadOnlyTable, ReadTransaction, Table, TableDefinition, WriteTransaction};
 
+use super::compaction::copy_table;
 use super::{StoreError, Tally};
 
 /// A task's key: webhook sequence, change, campaign (zeroes: none). See `model::TaskKey`.
@@ -43,6 +44,16 @@ macro_rules! schema {
             }
         }
 
+        /// Copies every table into an empty store.
+        pub(super) fn copy_all(
+            from: &ReadTransaction,
+            to: &WriteTransaction,
+        ) -> Result<(), StoreError> {
+            $(copy_table($name, from, to)?;)*
+            $(copy_table($own_name, from, to)?;)*
+            Ok(())
+        }
+
         /// The tables that everybody reads, opened once per read transaction.
         pub struct Snapshot { $($(#[$doc])* pub(crate) $field: ReadOnlyTable<$key, $value>,)* }
 
@@ -56,8 +67,8 @@ macro_rules! schema {
 
 schema! {
     everybody {
-        /// Single values: schema version, node id and earlier ones, epoch, the pipeline's cursor, the last row, the
-        /// resume token.
+        /// Single values: schema version, node id and earlier ones, epoch, the pipeline's cursor, how far retention has
+        /// come, the last row, the resume token.
         meta META: &'static str => &'static [u8];
         /// Counters that outlive what they counted: outcomes and reasons by name.
         counts NAME_TO_COUNT: &'static str => u64;
@@ -86,6 +97,13 @@ schema! {
         /// Derived keys that are taken for ever: leads, and messages of repeated person ids. Value: the row.
         keys KEY_TO_ROW: &'static [u8; 12] => u64;
 
+        /// Leads no longer kept here that are upstream under another `_id` than their own (R31).
+        departed LEAD_TO_UPSTREAM_ID: &'static [u8; 12] => &'static [u8; 12];
+
+        /// Submissions without an id (R10): hash of (account, campaign, fields) to (arrival of the first copy,
+        /// lead's row).
+        first_copies FIELDS_TO_FIRST_COPY: &'static [u8; 16] => (i64, u64);
+
         /// The change log: ticket to (collection, row, kind, BSON before the change). Read in order by the push.
         changes TICKET_TO_CHANGE: u64 => (u8, u64, u8, &'static [u8]);
         /// Documents taken out of the change log: refused by MongoDB, or waiting for one that was. Record: `Held`.
@@ -93,6 +111,10 @@ schema! {
         /// Held documents by the time of their next try: (milliseconds since the epoch, collection, row).
         retries DUE_TO_RETRY: (u64, u8, u64) => ();
 
+        /// When a campaign was heard of (R37). Record: `Activity`.
+        activity CAMPAIGN_TO_ACTIVITY: &'static [u8; 12] => &'static [u8];
+        /// What runs by the clock, by name. Record: `JobRecord`.
+        jobs JOB_TO_RECORD: &'static str => &'static [u8];
         /// Facebook tokens renewed here, by key (R33). Record: `Renewed`.
         renewed_tokens KEY_TO_RENEWED: &'static [u8; 12] => &'static [u8];
         /// Facebook tokens that Graph refuses (R28): (account, key or zeroes: none, page or empty: all). Record:
@@ -106,8 +128,8 @@ schema! {
         due_deliveries DUE_TO_DELIVERY: (u8, u64, u64) => ();
         /// Deliveries handed to a provider whose answer is not known: (channel, number).
         sending_deliveries CHANNEL_TO_SENDING: (u8, u64) => ();
-        /// Deliveries by the webhook whose lead they tell of: (webhook's sequence, number).
-        webhook_deliveries SEQ_TO_DELIVERY: (u64, u64) => ();
+        /// Deliveries by the lead they tell of and the webhook it came with: (webhook's sequence, lead's row, number).
+        webhook_deliveries SEQ_TO_DELIVERY: (u64, u64, u64) => ();
         /// Device tokens that no longer lead anywhere: hash to when that was learnt, milliseconds since the epoch.
         dead_tokens TOKEN_TO_DEATH: &'static [u8; 16] => i64;
 
@@ -120,14 +142,13 @@ schema! {
         contact_keys CONTACT_KEY_TO_ROW: &'static [u8; 16] => u64;
         /// The (conversation, room, system message) rows of a contact, or of a lead without one (R21).
         conversations OWNER_TO_CONVERSATION: u64 => (u64, u64, u64);
-        /// What each submission of a contact, or of a lead without one, made that refers to it: (owner, lead message)
-        /// to (lead, deal). Zero: none, or in a repetition none of its own.
-        submissions OWNER_TO_SUBMISSION: (u64, u64) => (u64, u64);
         /// The user of a campaign's latest lead (R22).
         last_users CAMPAIGN_TO_LAST_USER: &'static [u8; 12] => &'static [u8; 12];
-        /// Submissions without an id (R10): hash of (account, campaign, fields) to (arrival of the first copy,
-        /// lead's row).
-        first_copies FIELDS_TO_FIRST_COPY: &'static [u8; 16] => (i64, u64);
+        /// Leads by whose they are (a contact's row, or their own without one): (owner, lead) to the rows of the lead's
+        /// message and deal, 0 where it has none. What else refers to a lead is in `repeats` and `conversations`.
+        families OWNER_TO_LEAD: (u64, u64) => (u64, u64);
+        /// Further messages of a lead whose id names a person (R9): (lead, message).
+        repeats LEAD_TO_REPEAT: (u64, u64) => ();
         /// Held documents by the document they wait for: (parent's collection and row, collection, row).
         blocked PARENT_TO_BLOCKED: (u8, u64, u8, u64) => ();
     }

@@ -273,6 +273,7 @@ impl Tables<'_> {
     pub(crate) fn end(&mut self, key: TaskKey, ended: &Ended) -> Result<(), StoreError> {
         self.dequeue(key)?;
         self.forget_outcome(key)?;
+        self.may_be_done(key.seq);
         self.count(ended.outcome.name(), 1);
         if let Outcome::Ignored { reason } = ended.outcome {
             self.count(reason.name(), 1);

@@ -23,6 +23,8 @@ mod people;
 mod platforms;
 mod poison;
 mod push;
+mod retention;
+mod schedule;
 mod sms;
 mod spine;
 mod stale;

@@ -168,5 +168,9 @@ fn existing(
 ) -> Result<Option<[u8; 12]>, StoreError> {
     let (account, campaign) = (campaign.account_id.bytes(), campaign.id.bytes());
     let id = derived_id("lead", &[&account, &campaign, id.as_str().as_bytes()]).bytes();
-    Ok(snapshot.keys.get(&id)?.map(|_| id))
+    match snapshot.lead_made(id) {
+        // That it was made is certain, whatever has become of its record.
+        Err(StoreError::Corrupt { .. }) => Ok(Some(id)),
+        made => made,
+    }
 }

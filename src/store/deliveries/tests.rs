@@ -150,7 +150,10 @@ async fn a_leads_deliveries_go_with_it_and_leave_nothing_behind() {
     for (channel, lead) in [(Channel::Email, 1), (Channel::Push, 1), (Channel::Push, 2)] {
         add(&store, channel, lead).await;
     }
-    let removed = write(&store, |tables| tables.remove_deliveries(WEBHOOK, Some(1))).await;
+    let removed = write(&store, |tables| {
+        tables.remove_deliveries(WEBHOOK, Some(1), usize::MAX)
+    })
+    .await;
     assert_eq!(removed, 2);
     assert_eq!(counts(&store, Channel::Email), [0; 6]);
     let of_webhook = store.read().unwrap().deliveries_of(WEBHOOK).unwrap();

@@ -94,12 +94,14 @@ impl Tables<'_> {
     /// Leads, deals and messages of a contact.
     fn referring(&self, contact: u64) -> Result<Vec<Row>, StoreError> {
         let mut rows = Vec::new();
-        for entry in self.submissions.range((contact, 0)..=(contact, u64::MAX))? {
+        for entry in self.families.range((contact, 0)..=(contact, u64::MAX))? {
             let (entry, made) = entry?;
-            let ((_, message), (lead, deal)) = (entry.value(), made.value());
-            rows.extend((lead != 0).then(|| Collection::Leads.row(lead)));
-            rows.push(Collection::Messages.row(message));
+            let ((_, lead), (message, deal)) = (entry.value(), made.value());
+            rows.push(Collection::Leads.row(lead));
+            rows.extend((message != 0).then(|| Collection::Messages.row(message)));
             rows.extend((deal != 0).then(|| Collection::Deals.row(deal)));
+            let repeats = self.repeats_of(lead)?.into_iter();
+            rows.extend(repeats.map(|message| Collection::Messages.row(message)));
         }
         Ok(rows)
     }
