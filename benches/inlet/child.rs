@@ -83,6 +83,8 @@ impl Child {
 
     fn start(arguments: &[String]) -> anyhow::Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
+            // As systemd/inlet.service has it.
+            .env("MALLOC_ARENA_MAX", "2")
             .arg("child")
             .args(arguments)
             .stdin(Stdio::piped())
