@@ -1,8 +1,8 @@
 //! Sends what is due on one channel, a few messages at once, and writes down what became of each (R26, R28).
 //!
 //! A step gathers what is due, claims it, marks it as being sent in one commit, hands all of it over at the same time,
-//! and settles it in another commit. Between the commits a crash leaves marks behind; whoever finds a mark that is not
-//! its own knows that the outcome of that call is unknown.
+//! and settles each as its answer comes. Between the commits a crash leaves marks behind; whoever finds a mark that is
+//! not its own knows that the outcome of that call is unknown.
 //!
 //! Must not know: what a message looks like, or how it is handed over. That is the [`Way`]'s.
 
@@ -10,8 +10,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 
 use super::claims::Claims;
 use super::{Failure, Handed, Way};
@@ -193,6 +193,34 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
             .collect())
     }
 
+    /// Hands everything over at the same time. What is decided is written down at once, whatever becomes of the others:
+    /// they may take minutes, and the process may not live that long. Returns all answers, and which are settled.
+    async fn hand_over_all(&self, outgoing: Vec<Outgoing<W::Message>>) -> (Vec<Answer>, Vec<u64>) {
+        let (mut answers, mut settled) = (Vec::with_capacity(outgoing.len()), Vec::new());
+        let under_way = outgoing.into_iter().map(|one| self.hand_over(one));
+        let mut under_way: FuturesUnordered<_> = under_way.collect();
+        while let Some(answer) = under_way.next().await {
+            if let Some(verdict) = self.judge.decided(&answer, self.clock.now_ms())
+                && !under_way.is_empty()
+                && self.settle_one(answer.0, verdict).await.is_ok()
+            {
+                settled.push(answer.0);
+            }
+            answers.push(answer);
+        }
+        (answers, settled)
+    }
+
+    async fn settle_one(&self, number: u64, verdict: Verdict) -> Result<(), StoreError> {
+        let (identity, now_ms) = (self.store.identity().clone(), self.clock.now_ms());
+        let work = move |tables: &mut crate::store::Tables<'_>| {
+            tables.settle_delivery(number, verdict, &identity, now_ms)
+        };
+        self.store.write(work).await?;
+        self.store.signals().push.notify_one();
+        Ok(())
+    }
+
     async fn hand_over(&self, outgoing: Outgoing<W::Message>) -> Answer {
         let sent = self.way.send(outgoing.message);
         // A sender has timeouts of its own; one that forgot itself ends here.
@@ -243,9 +271,10 @@ impl<W: Way, C: Claims> Worker for Deliveries<W, C> {
         }
         self.claim(&mut gathered).await;
         let outgoing = self.begin(gathered).await?;
-        let this = &*self;
-        let answers = join_all(outgoing.into_iter().map(|one| this.hand_over(one))).await;
-        self.known = self.judge.all(&answers, self.clock.now_ms(), &self.health);
+        let (answers, settled) = self.hand_over_all(outgoing).await;
+        let mut known = self.judge.all(&answers, self.clock.now_ms(), &self.health);
+        known.retain(|(number, _)| !settled.contains(number));
+        self.known = known;
         self.settle().await?;
         self.forget_tokens(&answers).await?;
         Ok(Step::Busy)

@@ -71,6 +71,13 @@ impl Judge {
         answers.iter().map(verdict).collect()
     }
 
+    /// The verdict on a message whose answer says all there is to say, whatever the channel is like.
+    pub(super) fn decided(&self, (_, delivery, handed): &Answer, now_ms: i64) -> Option<Verdict> {
+        let handed = handed.as_ref()?;
+        matches!(handed.outcome, Ok(_) | Err(Failure::Refused { .. }))
+            .then(|| self.one(delivery, handed, now_ms))
+    }
+
     /// A fault of this node's uses up an attempt.
     pub(super) fn fault(&self, delivery: &Delivery, now_ms: i64) -> Verdict {
         tracing::error!(channel = %self.channel, "a message could not be made or sent: a panic");

@@ -51,6 +51,21 @@ async fn what_a_crash_found_on_its_way_is_sent_again_unless_it_is_an_sms() {
     assert_eq!(bench.lead_errors(), ["SmsSendError"]);
 }
 
+/// Seven successes waited in memory for an eighth message, which a slow relay may hold for minutes.
+#[tokio::test]
+async fn an_answer_is_written_down_before_the_others_have_come() {
+    let mut bench = Bench::with("send_email_sms").await;
+    for id in 1..=3 {
+        bench.lead(id).await;
+    }
+    bench.cut_the_power_while_one_hangs(Sms).await;
+    bench.work(Sms).await;
+    let mut states = bench.states(Sms);
+    states.sort_unstable();
+    assert_eq!(states, ["sent", "sent", "unknown"]);
+    assert_eq!(bench.handed_over(Sms), 3);
+}
+
 #[tokio::test]
 async fn an_outage_holds_up_its_channel_alone_and_uses_up_no_attempt() {
     let bench = Bench::with("send_email_sms").await;

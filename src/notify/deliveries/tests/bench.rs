@@ -257,6 +257,33 @@ impl Bench {
             () = script.called.notified() => {}
         }
         drop(worker);
+        self.cut_the_power();
+    }
+
+    /// Of several messages on their way the power fails when all but one, which hangs, are settled.
+    pub(super) async fn cut_the_power_while_one_hangs(&mut self, channel: Channel) {
+        self.next(channel, Reply::Hang);
+        let mut worker = self.worker(channel);
+        let settled = async {
+            while self
+                .states(channel)
+                .iter()
+                .filter(|state| **state == "sending")
+                .count()
+                != 1
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            step = worker.step() => panic!("all have answered: {step:?}"),
+            () = settled => {}
+        }
+        drop(worker);
+        self.cut_the_power();
+    }
+
+    fn cut_the_power(&mut self) {
         self.disk = self
             .disk
             .image_after_power_cut(&mut fastrand::Rng::with_seed(7));
