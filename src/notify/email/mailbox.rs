@@ -36,7 +36,8 @@ pub(super) fn address(text: &str) -> Option<Address> {
     }
     let domain = match Host::parse(domain) {
         Ok(Host::Domain(ascii)) => ascii,
-        _ => domain.to_owned(),
+        _ if domain.is_ascii() => domain.to_owned(),
+        _ => return None,
     };
     Address::new(user, domain).ok()
 }
@@ -100,6 +101,7 @@ mod tests {
             "\"<a>\"@b.example",
             "a@b.example,c@d.example",
             "müller@b.example",
+            "a@🡠%",
         ] {
             assert_eq!(read(text), None, "{text}");
         }
