@@ -5,8 +5,8 @@ use bson::{Document, RawDocument};
 use redb::ReadableTable;
 
 use super::plan::{
-    Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, Remembered, RepeatMessage,
-    identify, identify_as_of, plan,
+    Facts, KnownContact, KnownLead, LeadIdentity, NewLead, News, Plan, RepeatMessage, identify,
+    identify_as_of, plan,
 };
 use super::prepare::Draft;
 use super::settle::Settling;
@@ -421,7 +421,7 @@ fn write_news(
                 id: lead.id,
                 seen: true,
             });
-            remember(tables, &stored, &remembered)?
+            remember(tables, &stored)?
         }
         None => {
             if let (Some(contact), None) = (contact, lead.contact) {
@@ -440,25 +440,34 @@ fn write_news(
 }
 
 /// A lead that is upstream and no longer kept here is kept again, without a change to push: what is new refers to it.
-fn remember(
-    tables: &mut Tables<'_>,
-    lead: &Stored,
-    remembered: &Remembered,
-) -> Result<u64, StoreError> {
+fn remember(tables: &mut Tables<'_>, lead: &Stored) -> Result<u64, StoreError> {
     let row = tables.add_document(Collection::Leads, lead)?.number;
     tables.keys.insert(&lead.own_id, row)?;
     let contact = lead.links.contact;
     let owner = contact.unwrap_or(row);
     tables.families.insert((owner, row), (0, 0))?;
-    if let Some(opening) = &remembered.opening {
-        let links = Links {
-            contact,
-            lead: contact.is_none().then_some(row),
-            ..Links::default()
-        };
-        open_conversation(tables, owner, links, opening)?;
-    }
     Ok(row)
+}
+
+/// The room of a repetition's message: its contact's, else its lead's, else a new one.
+fn room_of_repetition(
+    tables: &mut Tables<'_>,
+    contact: Option<u64>,
+    lead: u64,
+    opening: &super::conversation::Opening,
+) -> Result<(u64, u64), StoreError> {
+    for owner in contact.into_iter().chain([lead]) {
+        if let Some(rows) = tables.conversations.get(owner)? {
+            let (conversation, room, _) = rows.value();
+            return Ok((conversation, room));
+        }
+    }
+    let links = Links {
+        contact,
+        lead: contact.is_none().then_some(lead),
+        ..Links::default()
+    };
+    open_conversation(tables, contact.unwrap_or(lead), links, opening)
 }
 
 fn write_repeat_message(
@@ -470,7 +479,7 @@ fn write_repeat_message(
     if tables.keys.get(&message.seed)?.is_some() {
         return Ok(None);
     }
-    let (conversation, room) = conversation_of(tables, contact.unwrap_or(lead))?;
+    let (conversation, room) = room_of_repetition(tables, contact, lead, &message.opening)?;
     let links = Links {
         contact,
         lead: Some(lead),

@@ -86,8 +86,6 @@ pub(super) struct News {
 /// A lead that was made before and is no longer kept.
 pub(super) struct Remembered {
     pub(super) lead: RawDocumentBuf,
-    /// Where it may get a message and its contact has no conversation here.
-    pub(super) opening: Option<conversation::Opening>,
 }
 
 /// The lead message of a repeated person id.
@@ -96,6 +94,8 @@ pub(super) struct RepeatMessage {
     pub(super) seed: [u8; 12],
     pub(super) body: RawDocumentBuf,
     pub(super) payload: RawDocumentBuf,
+    /// For where neither its contact nor its lead has a conversation here any more (R41).
+    pub(super) opening: conversation::Opening,
 }
 
 /// A new lead with all that belongs to it.
@@ -197,11 +197,10 @@ fn news(
         seed: derived_id("repeat", &[&known.id, &draft.fields_hash]).bytes(),
         body: conversation::lead_message(draft, node),
         payload: conversation::own_payload(draft),
+        opening: conversation::opening(draft, node),
     });
-    let needs_room = message.is_some() && !facts.has_conversation;
     let remembered = (!known.is_kept()).then(|| Remembered {
         lead: lead::body(draft, identity, None, Vec::new(), node),
-        opening: needs_room.then(|| conversation::opening(draft, node)),
     });
     Some(Box::new(News {
         contact: contact_of_repetition(draft, known, facts, node),

@@ -290,6 +290,38 @@ async fn a_person_who_comes_back_after_the_purge_gets_a_message_in_the_same_room
     assert_eq!(metadata.get("contact_id"), contact.get("_id"));
 }
 
+/// The lead was remembered anew for a repetition that brings no message, and so without a room. The next one, which does
+/// bring a message, found none, failed, and was tried for ever before everything behind it.
+#[tokio::test]
+async fn a_message_for_a_lead_that_was_remembered_without_a_room_opens_one() {
+    let bench = Bench::with_campaign().await;
+    let event = |kind: &str, name: &str| {
+        let data = format!(
+            r#"{{"id": "90412277", "first_name": "{name}", "email_address": "eva@example.com"}}"#
+        );
+        format!(r#"{{"event_id": "e", "event_type": "{kind}", "data": {data}}}"#)
+    };
+    let form = "form_submission.created";
+    bench
+        .receive_from("clickfunnels", &event(form, "Eva"))
+        .await;
+    bench.work().await;
+    bench.push().await;
+    bench.clock.advance(2 * KEPT);
+    bench.purge(CONNECTED).await;
+    for (kind, name) in [(form, "Evi"), ("contact.updated", "Ewa")] {
+        let seq = bench.receive_from("clickfunnels", &event(kind, name)).await;
+        bench.work().await;
+        let outcome = bench.outcome(seq);
+        assert!(
+            matches!(outcome, Some(Outcome::Duplicate { .. })),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(bench.rows(Collection::Rooms).len(), 1);
+    bench.assert_whole();
+}
+
 #[tokio::test]
 async fn of_a_lead_that_is_upstream_under_another_id_that_id_is_remembered() {
     let bench = Bench::with_campaign().await;
