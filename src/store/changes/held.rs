@@ -7,8 +7,8 @@
 use inlet_sync::ports::{Pending, Row};
 use redb::{ReadableTable, ReadableTableMetadata};
 
-use super::Owed;
-use crate::store::documents::key;
+use super::{Change, Owed};
+use crate::store::documents::{Collection, key};
 use crate::store::tables::RowTuple;
 use crate::store::{Snapshot, StoreError, Tables, codec};
 
@@ -225,10 +225,28 @@ impl Tables<'_> {
 
     /// Lets go what waited for a document that is upstream now.
     pub(crate) fn pushed(&mut self, row: Row) -> Result<(), StoreError> {
-        if self.unhold(row)?.is_some() {
-            self.release_blocked_by(row)?;
+        let Some(held) = self.unhold(row)? else {
+            return Ok(());
+        };
+        self.release_blocked_by(row)?;
+        if held.owed.first && Collection::of(row) == Collection::Contacts {
+            self.offer_to_leads(row)?;
         }
         Ok(())
+    }
+
+    /// Any lead of a contact that was held may have gone without it, be it in a batch whose outcome is not known yet: all
+    /// are given the reference once more, which changes nothing where it is there (R36).
+    fn offer_to_leads(&mut self, contact: Row) -> Result<(), StoreError> {
+        let of_contact = (contact.number, 0)..=(contact.number, u64::MAX);
+        let mut leads = Vec::new();
+        for entry in self.families.range(of_contact)? {
+            let (_, lead) = entry?.0.value();
+            leads.push(Collection::Leads.row(lead));
+        }
+        leads
+            .into_iter()
+            .try_for_each(|lead| self.append_change(lead, Change::Again { before: &[] }))
     }
 
     /// Takes a document out of the log, in place of how it was held before.
