@@ -290,8 +290,8 @@ async fn a_person_who_comes_back_after_the_purge_gets_a_message_in_the_same_room
     assert_eq!(metadata.get("contact_id"), contact.get("_id"));
 }
 
-/// The lead was remembered anew for a repetition that brings no message, and so without a room. The next one, which does
-/// bring a message, found none, failed, and was tried for ever before everything behind it.
+/// The lead was remembered anew for a repetition that brings no message, and so without a room. The next one, which
+/// does bring a message, found none, failed, and was tried for ever before everything behind it.
 #[tokio::test]
 async fn a_message_for_a_lead_that_was_remembered_without_a_room_opens_one() {
     let bench = Bench::with_campaign().await;

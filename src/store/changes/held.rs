@@ -235,8 +235,8 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Any lead of a contact that was held may have gone without it, be it in a batch whose outcome is not known yet: all
-    /// are given the reference once more, which changes nothing where it is there (R36).
+    /// Any lead of a contact that was held may have gone without it, be it in a batch whose outcome is not known yet:
+    /// all are given the reference once more, which changes nothing where it is there (R36).
     fn offer_to_leads(&mut self, contact: Row) -> Result<(), StoreError> {
         let of_contact = (contact.number, 0)..=(contact.number, u64::MAX);
         let mut leads = Vec::new();
