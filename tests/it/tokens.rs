@@ -436,8 +436,8 @@ async fn a_token_whose_old_one_is_void_at_once_costs_no_lead_under_load() {
 async fn two_nodes_that_renew_the_same_token_agree_on_one() {
     let graph = graph().await;
     graph.grant(TOKEN, PAGE);
-    // Both have asked before either has an answer.
-    let late = Answer::Late(Duration::from_secs(2));
+    // Both have asked before either has an answer, also where they start slowly.
+    let late = Answer::Late(Duration::from_secs(8));
     graph.script_exchange([late.clone(), late]);
     let reference = with_token(TOKEN, in_days(3));
     let mongod = Mongod::shared_replica_set().await;
