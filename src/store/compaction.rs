@@ -8,7 +8,6 @@
 //! Nothing else can be done with the store meanwhile, so it is done only when a store is opened that was closed in
 //! good order, and only if it is a matter of seconds.
 
-use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -111,11 +110,15 @@ pub(super) fn compact(database: &Database, path: &Path) -> Result<Compacted, Sto
     let begun = Instant::now();
     let before_bytes = taken_by(path);
     let unfinished = unfinished(path);
-    let copied = copy(database, &unfinished).and_then(|()| replace(&unfinished, path));
+    let copied = copy(database, &unfinished).and_then(|()| {
+        std::fs::rename(&unfinished, path)
+            .map_err(|error| StoreError::from(redb::StorageError::Io(error)))
+    });
     if let Err(error) = copied {
         let _ = std::fs::remove_file(&unfinished);
         return Err(error);
     }
+    // Opening makes the new file's name durable before anything is acknowledged in it.
     database.reopen()?;
     let compacted = Compacted {
         before_bytes,
@@ -167,18 +170,6 @@ pub(super) fn copy_table<K: Key + 'static, V: Value + 'static>(
         "a copied table has other records"
     );
     Ok(())
-}
-
-fn replace(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let io = |error| StoreError::from(redb::StorageError::Io(error));
-    std::fs::rename(from, to).map_err(io)?;
-    let folder = to
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io)
 }
 
 /// The file is sparse: what counts is the space it takes, not its length.

@@ -73,22 +73,27 @@ impl Database {
 /// Opens a file, creating it and its folder, and makes the folder's entry durable, which redb does not do.
 pub(super) fn file(path: PathBuf) -> Opener {
     Box::new(move |builder| {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let folder = folder_of(&path);
         std::fs::create_dir_all(folder).map_err(redb::StorageError::Io)?;
         set_unfinished_aside(&path).map_err(redb::StorageError::Io)?;
         let existed = path.exists();
         let database = builder.create(&path)?;
         if !existed {
             owner_only(&path).map_err(redb::StorageError::Io)?;
-            File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(redb::StorageError::Io)?;
         }
+        // Whatever has put the file there, its making or a compaction: nothing may be acknowledged in it while a power
+        // cut could still bring another one back, or none.
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(redb::StorageError::Io)?;
         Ok(database)
     })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 /// Sets a file aside whose making was cut short: redb writes its first bytes last, so that a file that does not have
