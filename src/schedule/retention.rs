@@ -48,6 +48,30 @@ struct Removed {
     is_behind: bool,
 }
 
+/// Documents that go by their age: how to look whether any are left after a row, and how to take a step there.
+#[derive(Clone, Copy)]
+struct Aged {
+    has: fn(&Snapshot, u64, i64) -> Result<bool, StoreError>,
+    purge: PurgeAged,
+}
+
+/// After a row, what is from before a time; milliseconds since the epoch.
+type PurgeAged =
+    fn(&mut Tables<'_>, u64, i64, &mut Unacknowledged) -> Result<Swept<u64>, StoreError>;
+
+const LEADS: Aged = Aged {
+    has: Snapshot::has_aged_lead,
+    purge: |tables, after, until_ms, unacknowledged| {
+        tables.purge_leads(after, until_ms, unacknowledged)
+    },
+};
+const LOGS: Aged = Aged {
+    has: Snapshot::has_aged_log,
+    purge: |tables, after, until_ms, unacknowledged| {
+        tables.purge_logs(after, until_ms, unacknowledged)
+    },
+};
+
 /// A table of hashes: how to look whether anything is left from a place on, and how to take a step there.
 struct Hashes {
     has: fn(&Snapshot, &Place) -> Result<bool, StoreError>,
@@ -149,13 +173,18 @@ impl Retention {
             removed.is_behind = true;
             return Ok(());
         };
-        let unacknowledged = self.leads(stop, removed, until_ms, unacknowledged).await?;
-        self.logs(stop, removed, until_ms, unacknowledged).await?;
+        let unacknowledged = self
+            .aged(LEADS, stop, removed, until_ms, unacknowledged)
+            .await?;
+        self.aged(LOGS, stop, removed, until_ms, unacknowledged)
+            .await?;
         Ok(())
     }
 
-    async fn leads(
+    /// Removes documents of a kind; returns what is not acknowledged by then.
+    async fn aged(
         &self,
+        kind: Aged,
         stop: &mut Stop,
         removed: &mut Removed,
         until_ms: i64,
@@ -163,12 +192,12 @@ impl Retention {
     ) -> Result<Unacknowledged, StoreError> {
         let mut place = Some(0);
         while let Some(after) = place.filter(|_| !stop.is_set()) {
-            if !self.store.read()?.has_aged_lead(after, until_ms)? {
+            if !(kind.has)(&self.store.read()?, after, until_ms)? {
                 break;
             }
             let begun = Instant::now();
             let step = self.store.write(move |tables| {
-                let swept = tables.purge_leads(after, until_ms, &mut unacknowledged)?;
+                let swept = (kind.purge)(tables, after, until_ms, &mut unacknowledged)?;
                 Ok((swept, unacknowledged))
             });
             let (swept, brought_up_to_date) = step.await?;
@@ -178,32 +207,6 @@ impl Retention {
             self.rest(stop, begun).await;
         }
         Ok(unacknowledged)
-    }
-
-    async fn logs(
-        &self,
-        stop: &mut Stop,
-        removed: &mut Removed,
-        until_ms: i64,
-        mut unacknowledged: Unacknowledged,
-    ) -> Result<(), StoreError> {
-        let mut place = Some(0);
-        while let Some(after) = place.filter(|_| !stop.is_set()) {
-            if !self.store.read()?.has_aged_log(after, until_ms)? {
-                break;
-            }
-            let begun = Instant::now();
-            let step = self.store.write(move |tables| {
-                let swept = tables.purge_logs(after, until_ms, &mut unacknowledged)?;
-                Ok((swept, unacknowledged))
-            });
-            let (swept, brought_up_to_date) = step.await?;
-            unacknowledged = brought_up_to_date;
-            removed.documents += swept.purged;
-            place = swept.next;
-            self.rest(stop, begun).await;
-        }
-        Ok(())
     }
 
     async fn first_copies(&self, stop: &mut Stop) -> Result<u64, StoreError> {

@@ -57,29 +57,17 @@ impl Tables<'_> {
     ) -> Result<Swept<u64>, StoreError> {
         self.bring_up_to_date(unacknowledged)?;
         let budget = Budget::begin();
-        let mut swept = Swept {
-            purged: 0,
-            next: None,
-        };
-        for lead in self.rows_after(Collection::Leads, after, LEADS_MAX)? {
-            match self.lead_verdict(lead, until_ms, unacknowledged)? {
+        let leads = self.rows_after(Collection::Leads, after, LEADS_MAX)?;
+        self.sweep(&budget, leads, |tables, lead| {
+            match tables.lead_verdict(lead, until_ms, unacknowledged)? {
                 Verdict::Goes(family) => {
-                    swept.purged += family.rows.len() as u64;
-                    self.remove_family(&family)?;
+                    tables.remove_family(&family)?;
+                    Ok(Some(family.rows.len() as u64))
                 }
-                Verdict::Stays => {}
-                // Whatever follows was made later.
-                Verdict::TooYoung => {
-                    swept.next = None;
-                    break;
-                }
+                Verdict::Stays => Ok(Some(0)),
+                Verdict::TooYoung => Ok(None),
             }
-            swept.next = Some(lead);
-            if budget.is_used_up() {
-                break;
-            }
-        }
-        Ok(swept)
+        })
     }
 
     /// Looks at logs after row `after` and removes those made by `until_ms`.
@@ -91,22 +79,40 @@ impl Tables<'_> {
     ) -> Result<Swept<u64>, StoreError> {
         self.bring_up_to_date(unacknowledged)?;
         let budget = Budget::begin();
+        let logs = self.rows_after(Collection::Logs, after, LOGS_MAX)?;
+        self.sweep(&budget, logs, |tables, number| {
+            let row = Collection::Logs.row(number);
+            let log = intact(tables.document(row))?;
+            let Some(log) = log.filter(|_| tables.is_acknowledged(row, unacknowledged)) else {
+                return Ok(Some(0));
+            };
+            if !is_from_before(&log, "created_at", until_ms) {
+                return Ok(None);
+            }
+            tables.documents.remove(key(row))?;
+            Ok(Some(1))
+        })
+    }
+
+    /// Looks at one row after the other while the step lasts. `look` removes what is to go and says how much that was;
+    /// `None` where the row is too young: whatever follows was made later.
+    fn sweep(
+        &mut self,
+        budget: &Budget,
+        rows: Vec<u64>,
+        mut look: impl FnMut(&mut Self, u64) -> Result<Option<u64>, StoreError>,
+    ) -> Result<Swept<u64>, StoreError> {
         let mut swept = Swept {
             purged: 0,
             next: None,
         };
-        for number in self.rows_after(Collection::Logs, after, LOGS_MAX)? {
-            let row = Collection::Logs.row(number);
-            let log = intact(self.document(row))?;
-            if let Some(log) = log.filter(|_| self.is_acknowledged(row, unacknowledged)) {
-                if !is_from_before(&log, "created_at", until_ms) {
-                    swept.next = None;
-                    break;
-                }
-                self.documents.remove(key(row))?;
-                swept.purged += 1;
-            }
-            swept.next = Some(number);
+        for row in rows {
+            let Some(purged) = look(self, row)? else {
+                swept.next = None;
+                break;
+            };
+            swept.purged += purged;
+            swept.next = Some(row);
             if budget.is_used_up() {
                 break;
             }
