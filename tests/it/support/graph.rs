@@ -240,17 +240,7 @@ impl Graph {
     /// Listens (again), on the address it always had.
     pub(crate) async fn resume(&mut self) {
         self.go_away();
-        let address = self.address;
-        let listener = wait::until(
-            "the port of the fake Graph",
-            Duration::from_secs(10),
-            async || {
-                TcpListener::bind(address)
-                    .await
-                    .map_err(|error| error.to_string())
-            },
-        )
-        .await;
+        let listener = port::listen(self.address).await;
         let server = serve(listener, Arc::clone(&self.state));
         self.server = Some(tokio::spawn(server).abort_handle());
     }

@@ -3,6 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use super::wait;
 
 /// Below the range from which the kernel serves outgoing connections: those must not take a port between our
 /// choosing it and a server's binding it, nor while that server is down.
@@ -19,4 +22,15 @@ pub(crate) fn free() -> SocketAddr {
         .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         .find(|address| TcpListener::bind(address).is_ok())
         .expect("one of 20,000 ports is free")
+}
+
+/// Listens on an address that a server has just left, or never had.
+pub(crate) async fn listen(address: SocketAddr) -> tokio::net::TcpListener {
+    let what = format!("the port of {address}");
+    wait::until(&what, Duration::from_secs(10), async || {
+        tokio::net::TcpListener::bind(address)
+            .await
+            .map_err(|error| error.to_string())
+    })
+    .await
 }

@@ -143,14 +143,7 @@ impl Scripted {
     /// Listens (again), on the address it always had.
     pub(crate) async fn resume(&mut self) {
         self.go_away();
-        let address = self.address;
-        let within = Duration::from_secs(10);
-        let listener = wait::until("the port of a fake", within, async || {
-            TcpListener::bind(address)
-                .await
-                .map_err(|error| error.to_string())
-        })
-        .await;
+        let listener = port::listen(self.address).await;
         let server = serve(listener, Arc::clone(&self.shared));
         self.server = Some(tokio::spawn(server).abort_handle());
     }

@@ -8,12 +8,11 @@ mod session;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{port, wait};
+use super::port;
 pub(crate) use certificate::Certificate;
 
 /// A running relay.
@@ -191,14 +190,7 @@ impl Smtp {
     /// Listens (again), on the address it always had.
     pub(crate) async fn resume(&mut self) {
         self.go_away();
-        let address = self.address;
-        let within = Duration::from_secs(10);
-        let listener = wait::until("the port of the relay", within, async || {
-            TcpListener::bind(address)
-                .await
-                .map_err(|error| error.to_string())
-        })
-        .await;
+        let listener = port::listen(self.address).await;
         let server = serve(listener, Arc::clone(&self.shared));
         self.server = Some(tokio::spawn(server).abort_handle());
     }
