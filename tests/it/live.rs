@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 use bson::{Document, doc};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::support::clock;
 use crate::support::http::{Ask, Connection};
@@ -492,16 +493,16 @@ async fn a_client_that_stops_reading_is_cut_and_slows_nobody() {
     assert!(answer.starts_with("40"), "{answer}");
     let (mut healthy, answer) = Wire::connect(stage.node.intake(), &token).await;
     assert!(answer.starts_with("40"), "{answer}");
-    let reading = tokio::spawn(async move {
-        let mut heard = 0;
-        while heard < LEADS {
-            let text = healthy.read().await.expect("the connection stays");
+    let (hears, mut heard) = watch::channel(0);
+    let listening = tokio::spawn(async move {
+        while let Some(text) = healthy.read().await {
             if text == PING {
                 healthy.say(PONG).await;
             }
-            heard += usize::from(text.starts_with("42[\"leadadded\""));
+            if text.starts_with("42[\"leadadded\"") {
+                hears.send_modify(|heard| *heard += 1);
+            }
         }
-        healthy
     });
     let target = route(
         "instapage",
@@ -511,8 +512,10 @@ async fn a_client_that_stops_reading_is_cut_and_slows_nobody() {
     let shots: Vec<_> = (0..LEADS).map(|number| shot(&target, number)).collect();
     let report = stage.node.fire(64, shots).await;
     assert_eq!(report.acknowledged().len(), LEADS);
-    let _healthy = reading.await.expect("the healthy client hears every lead");
-    stage.has_clients(1, Duration::from_secs(45)).await;
+    let heard_all = heard.wait_for(|heard| *heard == LEADS).await;
+    drop(heard_all.expect("the healthy client hears every lead"));
+    stage.has_clients(1, Duration::from_secs(90)).await;
+    assert!(!listening.is_finished(), "the healthy client was cut");
     stage.node.settled().await;
 }
 

@@ -2,11 +2,13 @@
 //! broken its account's leads wait, and no one else's.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Bson, DateTime, Document, doc};
 use mongodb::Database;
 use serde_json::{Value, json};
+use tokio::sync::Barrier;
 
 use crate::support::graph::{Answer, Graph, TOKEN_LIFE_SECONDS};
 use crate::support::http::Ask;
@@ -91,6 +93,15 @@ async fn token_upstream(database: &Database, reference: &Reference) -> Document 
 
 fn access_token(token: &Document) -> &str {
     token.get_str("access_token").unwrap()
+}
+
+/// Somebody writes another end of the token.
+async fn ends_sooner_upstream(database: &Database, reference: &Reference, end: DateTime) {
+    let keys = database.collection::<Document>("facebook.keys");
+    let change = doc! { "$set": { "token.expires_in": end, "updated_at": DateTime::now() } };
+    let key = doc! { "_id": reference.facebook_key() };
+    let changed = keys.update_one(key, change).await.unwrap();
+    assert_eq!(changed.modified_count, 1);
 }
 
 /// Waits until the token upstream is another one than `old`.
@@ -436,17 +447,21 @@ async fn a_token_whose_old_one_is_void_at_once_costs_no_lead_under_load() {
 async fn two_nodes_that_renew_the_same_token_agree_on_one() {
     let graph = graph().await;
     graph.grant(TOKEN, PAGE);
-    // Both have asked before either has an answer, also where they start slowly.
-    let late = Answer::Late(Duration::from_secs(8));
-    graph.script_exchange([late.clone(), late]);
-    let reference = with_token(TOKEN, in_days(3));
+    let reference = with_token(TOKEN, in_days(40));
     let mongod = Mongod::shared_replica_set().await;
     let database = mongod.database(&fresh_name("tokens")).await;
     reference.insert_into(&database).await;
     let start = || node(&graph).mongodb(mongod, database.name()).start();
     let (one, two) = tokio::join!(start(), start());
-    until_exchanged(&graph, 2).await;
     let nodes = [&one, &two];
+    for node in nodes {
+        node.has_read_reference_data().await;
+    }
+    // Both have asked before either has an answer.
+    let both = Answer::Together(Arc::new(Barrier::new(nodes.len())));
+    graph.script_exchange([both.clone(), both]);
+    ends_sooner_upstream(&database, &reference, in_days(3)).await;
+    until_exchanged(&graph, nodes.len()).await;
     for node in nodes {
         until_unwritten(node, 0).await;
     }

@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::{port, wait};
@@ -63,6 +64,8 @@ pub(crate) enum Answer {
     Garbage(u16),
     /// The next answer of the script, this much later.
     Late(Duration),
+    /// The next answer of the script, once as many calls as the barrier counts have come to it.
+    Together(Arc<Barrier>),
     /// The connection breaks without an answer.
     Reset,
 }
@@ -297,6 +300,9 @@ async fn answer(
             Answer::PageThrottled { minutes } => return Ok(page_throttled(minutes)),
             Answer::Garbage(status) => return Ok(respond(status, "<html>Sorry</html>".to_owned())),
             Answer::Late(by) => wait::pause(by).await,
+            Answer::Together(barrier) => {
+                barrier.wait().await;
+            }
             Answer::Reset => return Err(Broken),
         }
     }

@@ -22,6 +22,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_inlet");
 const START: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(60);
+const FIRST_PULL: Duration = Duration::from_secs(30);
 const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// Where webhooks arrive.
@@ -196,6 +197,18 @@ impl Node {
                 0 => Ok(()),
                 _ => Err(format!("{status:#}")),
             }
+        })
+        .await;
+    }
+
+    /// Waits until everything that it pulls has been read from upstream once.
+    pub(crate) async fn has_read_reference_data(&self) {
+        wait::until("the first pull", FIRST_PULL, async || {
+            let reference = &self.status().await["reference"];
+            let is_complete = reference["complete_at_ms"].is_number();
+            is_complete
+                .then_some(())
+                .ok_or_else(|| reference.to_string())
         })
         .await;
     }

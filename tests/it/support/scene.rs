@@ -1,7 +1,5 @@
 //! How most stories begin: reference data in a database of their own, and a node that has read it.
 
-use std::time::Duration;
-
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::{Collection, Database};
@@ -11,9 +9,6 @@ use super::mongod::{Mongod, fresh_name};
 use super::node::{Build, Node};
 use super::reference::Reference;
 use super::truth::World;
-use super::wait;
-
-const FIRST_PULL: Duration = Duration::from_secs(30);
 
 /// A node, its database upstream and what was in it at first.
 pub(crate) struct Scene {
@@ -46,7 +41,7 @@ impl Scene {
             database,
             node,
         };
-        scene.reads_reference_data().await;
+        scene.node.has_read_reference_data().await;
         scene
     }
 
@@ -99,16 +94,5 @@ impl Scene {
     /// A lead's document by its platform's id.
     pub(crate) async fn lead(&self, lead_id: &str) -> Document {
         self.one("inbound.leads", doc! { "lead_id": lead_id }).await
-    }
-
-    async fn reads_reference_data(&self) {
-        wait::until("the first pull", FIRST_PULL, async || {
-            let reference = &self.node.status().await["reference"];
-            let is_complete = reference["complete_at_ms"].is_number();
-            is_complete
-                .then_some(())
-                .ok_or_else(|| reference.to_string())
-        })
-        .await;
     }
 }
