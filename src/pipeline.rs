@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::store::Store;
 use crate::worker::{Step, StepError, Worker};
-use batch::Batch;
+use batch::{Batch, Part, Underway};
 use freshness::Freshness;
 pub use settle::{Limits, Settling};
 
@@ -64,6 +64,26 @@ impl Pipeline {
             rest: Batch::default(),
         }
     }
+
+    /// Reads and works out; the disk does its part of the transaction before this one meanwhile.
+    async fn gather(&self, underway: Underway) -> Result<Batch, StepError> {
+        let shared = Arc::clone(&self.shared);
+        Ok(tokio::task::spawn_blocking(move || Batch::gather(&shared, &underway)).await??)
+    }
+
+    /// One transaction.
+    async fn settle(&self, part: Part) -> Result<(), StepError> {
+        let store = &self.shared.store;
+        let settling = Settling::new(&self.shared);
+        store
+            .write(move |tables| part.settle(tables, &settling))
+            .await?;
+        store.signals().push.notify_one();
+        store.signals().wake_deliveries();
+        store.signals().graph.notify_one();
+        store.signals().events.notify_one();
+        Ok(())
+    }
 }
 
 impl Worker for Pipeline {
@@ -74,27 +94,21 @@ impl Worker for Pipeline {
     async fn step(&mut self) -> Result<Step, StepError> {
         // What is left after a failed commit is not tried as it is: it is gathered anew.
         let mut batch = std::mem::take(&mut self.rest);
-        let part = match batch.next_part() {
-            Some(part) => Some(part),
-            None => {
-                let shared = Arc::clone(&self.shared);
-                batch = tokio::task::spawn_blocking(move || Batch::gather(&shared)).await??;
-                batch.next_part()
-            }
-        };
-        let Some(part) = part else {
+        if batch.is_empty() {
+            batch = self.gather(Underway::default()).await?;
+        }
+        let Some(part) = batch.next_part() else {
             return Ok(Step::Idle);
         };
-        let settling = Settling::new(&self.shared);
-        self.shared
-            .store
-            .write(move |tables| part.settle(tables, &settling))
-            .await?;
+        if batch.is_empty() {
+            let underway = part.underway();
+            let (settled, ahead) = tokio::join!(self.settle(part), self.gather(underway));
+            settled?;
+            batch = ahead?;
+        } else {
+            self.settle(part).await?;
+        }
         self.rest = batch;
-        self.shared.store.signals().push.notify_one();
-        self.shared.store.signals().wake_deliveries();
-        self.shared.store.signals().graph.notify_one();
-        self.shared.store.signals().events.notify_one();
         Ok(Step::Busy)
     }
 

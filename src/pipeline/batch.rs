@@ -4,7 +4,7 @@
 //! takes, the first change last: until it is settled, the webhook counts as not looked at, so that a node that stops
 //! in between goes on with those changes that have neither a task nor an outcome.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::Shared;
 use super::prepare::{Desk, Heard, Prepared, Tasks};
@@ -29,6 +29,14 @@ pub(super) struct Batch {
 /// What one transaction settles.
 pub(super) struct Part(Vec<Piece>);
 
+/// What is being settled while the next batch is prepared.
+#[derive(Default)]
+pub(super) struct Underway {
+    /// The newest webhook at first sight.
+    cursor: u64,
+    due: HashSet<TaskKey>,
+}
+
 /// A task, or a change of a webhook that carries many.
 struct Piece {
     key: TaskKey,
@@ -49,8 +57,8 @@ enum Origin {
 }
 
 impl Batch {
-    /// Prepares what is due and what has arrived.
-    pub(super) fn gather(shared: &Shared) -> Result<Self, StoreError> {
+    /// Prepares what is due and what has arrived, except what is underway: that is settled first, or this is dropped.
+    pub(super) fn gather(shared: &Shared, underway: &Underway) -> Result<Self, StoreError> {
         let snapshot = shared.store.read()?;
         let desk = Desk::new(shared);
         let mut readings = Readings::default();
@@ -59,12 +67,16 @@ impl Batch {
             if batch.is_full() {
                 return Ok(batch);
             }
+            if underway.due.contains(&key) {
+                continue;
+            }
             let opened = readings.of(&snapshot, key)?;
             let tasks = opened.map_or_else(Tasks::from, |opened| desk.task(key, &opened));
             batch.add(key, tasks, Origin::Due(key));
         }
         let limit = GATHERED_MAX.saturating_sub(batch.pieces.len());
-        for (seq, webhook) in snapshot.webhooks_after(snapshot.cursor()?, limit)? {
+        let cursor = underway.cursor.max(snapshot.cursor()?);
+        for (seq, webhook) in snapshot.webhooks_after(cursor, limit)? {
             if batch.is_full() {
                 break;
             }
@@ -86,6 +98,10 @@ impl Batch {
         }
         self.weight -= weight;
         (!part.is_empty()).then_some(Part(part))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
     }
 
     fn is_full(&self) -> bool {
@@ -118,6 +134,19 @@ impl Batch {
 }
 
 impl Part {
+    pub(super) fn underway(&self) -> Underway {
+        let mut underway = Underway::default();
+        for piece in &self.0 {
+            match piece.of {
+                Origin::Fresh => underway.cursor = underway.cursor.max(piece.key.seq),
+                Origin::Due(task) => {
+                    underway.due.insert(task);
+                }
+            }
+        }
+        underway
+    }
+
     /// A commit whose outcome was unknown may have settled some of this already, and so may a node that was stopped: a
     /// webhook is settled only while the cursor stands before it, a task while it waits, and a change among others if
     /// nothing is known of it.

@@ -22,8 +22,10 @@ use super::{Levels, Snapshot, StoreError};
 const GROUP_WEBHOOKS_MAX: usize = 1024;
 /// Bytes of webhooks in one commit at most, so that big bodies do not make a commit long.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Time for other work in one commit: intake that arrives meanwhile waits at most about this long more.
-const GROUP_WORK_TIME_MAX: Duration = Duration::from_millis(15);
+/// Time for other work in one commit: as long as the last commit took, within these bounds. The larger the file, the
+/// more a commit costs, and the more has to share it. Intake that arrives meanwhile waits about this long more.
+const GROUP_WORK_TIME: (Duration, Duration) =
+    (Duration::from_millis(15), Duration::from_millis(60));
 /// Senders at once from which on they are taken in two halves: the processor is scarcer than the disk then.
 const CROWD: usize = 200;
 /// How long a group waits for those whom the last one answered.
@@ -89,6 +91,7 @@ impl Writer {
             database,
             levels,
             reference,
+            work_time: GROUP_WORK_TIME.0,
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -167,6 +170,8 @@ struct Run {
     database: Arc<Database>,
     levels: Arc<Levels>,
     reference: Arc<ReferenceCell>,
+    /// Time for other work in the next commit.
+    work_time: Duration,
 }
 
 struct Group {
@@ -175,7 +180,7 @@ struct Group {
 }
 
 impl Run {
-    fn run(self) {
+    fn run(mut self) {
         let mut last_intake = 0;
         while let Some(group) = self.next_group(last_intake) {
             last_intake = group.intake.len();
@@ -237,10 +242,10 @@ impl Run {
     }
 
     /// One transaction. Work that fails takes the transaction down with it, never the intake beside it.
-    fn commit(&self, mut group: Group) -> Result<(), StoreError> {
+    fn commit(&mut self, mut group: Group) -> Result<(), StoreError> {
         let txn = self.database.begin_write()?;
         let last = self.append(&txn, &group.intake)?;
-        match run_work(&txn, &mut group.work) {
+        match run_work(&txn, &mut group.work, self.work_time) {
             Ok(finishes) => self.finish(txn, group.intake, last, finishes)?,
             Err(error) => {
                 tracing::error!(%error, "work was rolled back");
@@ -270,13 +275,15 @@ impl Run {
     }
 
     fn finish(
-        &self,
+        &mut self,
         txn: WriteTransaction,
         intake: Vec<Intake>,
         last: u64,
         finishes: Vec<Finish>,
     ) -> Result<(), StoreError> {
+        let begun = Instant::now();
         txn.commit()?;
+        self.work_time = begun.elapsed().clamp(GROUP_WORK_TIME.0, GROUP_WORK_TIME.1);
         let first = last + 1 - intake.len() as u64;
         self.levels.received_up_to(last);
         for (seq, webhook) in (first..).zip(intake) {
@@ -357,14 +364,18 @@ fn take_intake(queue: &mut Queue) -> Vec<Intake> {
 }
 
 /// Runs work from the front until time is up; at least one piece.
-fn run_work(txn: &WriteTransaction, work: &mut VecDeque<Work>) -> Result<Vec<Finish>, StoreError> {
+fn run_work(
+    txn: &WriteTransaction,
+    work: &mut VecDeque<Work>,
+    time: Duration,
+) -> Result<Vec<Finish>, StoreError> {
     let begun = Instant::now();
     let mut finishes = Vec::new();
     while let Some(next) = work.pop_front() {
         // A fault in one piece of work must not end the only thread that stores webhooks.
         let done = catch_unwind(AssertUnwindSafe(|| next(txn)));
         finishes.push(done.unwrap_or(Err(StoreError::Panicked))?);
-        if begun.elapsed() > GROUP_WORK_TIME_MAX {
+        if begun.elapsed() > time {
             break;
         }
     }
