@@ -65,6 +65,10 @@ impl Process {
     /// SIGSTOP: connections stay open, nothing answers.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
+        // A thread that is at work when the signal is sent goes on for a moment, and may answer.
+        while !self.is_frozen() {
+            std::thread::yield_now();
+        }
     }
 
     /// SIGCONT: goes on as if nothing had been.
@@ -75,6 +79,20 @@ impl Process {
     /// The end of its log.
     pub(crate) fn log_tail(&self) -> String {
         tail(&self.log)
+    }
+
+    /// Whether all its threads have stopped, or it has ended.
+    fn is_frozen(&self) -> bool {
+        let Ok(mut threads) = fs::read_dir(format!("/proc/{}/task", self.child.id())) else {
+            return true;
+        };
+        threads.all(|thread| {
+            let stat = thread.and_then(|thread| fs::read_to_string(thread.path().join("stat")));
+            // The state follows the command's name, in parentheses; a thread that has ended meanwhile has none.
+            let stat = stat.unwrap_or_default();
+            let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+            state.is_none_or(|state| state.starts_with(['T', 'Z', 'X']))
+        })
     }
 
     /// Through the shell's own `kill`: the tests need neither `unsafe` nor another dependency for a signal.
