@@ -19,6 +19,8 @@ use crate::store::changes::Change;
 use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored, key};
 use crate::store::{Store, StoreError, Tables};
 
+mod unknown;
+
 const NOW_MS: i64 = 1_700_000_000_000;
 const ACCOUNT: ObjectId = ObjectId::from_bytes([0xa1; 12]);
 const DAY: Duration = Duration::from_secs(86_400);
