@@ -105,4 +105,4 @@ impl Worker for Pipeline {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
