@@ -35,10 +35,15 @@ pub struct StoreOutbox {
     pub clock: Arc<dyn crate::clock::Clock>,
     /// Of each contact that was settled and not rendered yet: the keys it had no value for then.
     lacking: Mutex<Lacking>,
+    /// The `_id`s under which documents are being written whether they are there or not.
+    upserts: Mutex<Upserts>,
 }
 
 /// Fields that contacts had not, by row.
 type Lacking = HashMap<Row, Vec<&'static str>>;
+
+/// `_id`s by row and the oldest ticket, which tells batches apart that are on their way with the same row.
+type Upserts = HashMap<(Row, u64), ObjectId>;
 
 impl StoreOutbox {
     /// Pushes `store`'s change log. See the fields for the rest.
@@ -52,6 +57,7 @@ impl StoreOutbox {
             dedupe_window_ms,
             clock,
             lacking: Mutex::default(),
+            upserts: Mutex::default(),
         }
     }
 
@@ -60,6 +66,40 @@ impl StoreOutbox {
         let mut lacking = self.lacking();
         let rows = pending.iter().map(|pending| pending.row);
         rows.filter_map(|row| lacking.remove_entry(&row)).collect()
+    }
+
+    /// Remembers under which `_id`s documents are about to be there, if they were not. What has no verdict is rendered
+    /// again before it gets one.
+    fn remember_upserts(&self, pending: &[Pending], rendered: &[Rendered]) {
+        let upserts = pending
+            .iter()
+            .zip(rendered)
+            .filter_map(|(pending, rendered)| {
+                let Rendered::Update {
+                    filter,
+                    upsert: true,
+                    ..
+                } = rendered
+                else {
+                    return None;
+                };
+                Some((place(pending), filter.get_object_id("_id").ok()?))
+            });
+        self.upserts().extend(upserts);
+    }
+
+    /// Of the verdicts' documents, those that are there now in any case, and under which `_id`.
+    fn take_upserted(&self, verdicts: &[(Pending, Verdict)]) -> Vec<(Row, ObjectId)> {
+        let mut upserts = self.upserts();
+        let upserted = verdicts.iter().filter_map(|(pending, verdict)| {
+            let id = upserts.remove(&place(pending))?;
+            (*verdict == Verdict::Done).then_some((pending.row, id))
+        });
+        upserted.collect()
+    }
+
+    fn upserts(&self) -> MutexGuard<'_, Upserts> {
+        self.upserts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lacking(&self) -> MutexGuard<'_, Lacking> {
@@ -139,11 +179,10 @@ impl Outbox for StoreOutbox {
             anything_held,
             lacking: self.take_lacking(pending),
         };
-        pending
-            .iter()
-            .map(|one| render.one(one))
-            .collect::<Result<_, _>>()
-            .map_err(port)
+        let rendered: Result<Vec<_>, _> = pending.iter().map(|one| render.one(one)).collect();
+        let rendered = rendered.map_err(port)?;
+        self.remember_upserts(pending, &rendered);
+        Ok(rendered)
     }
 
     fn conclude(&self, mut verdicts: Vec<(Pending, Verdict)>) -> Result<(), PortError> {
@@ -151,9 +190,19 @@ impl Outbox for StoreOutbox {
         // have passed this time, lets go what waits for it.
         verdicts.sort_by_key(|(pending, _)| Collection::of(pending.row) == Collection::Contacts);
         let now_ms = self.clock.now_ms();
-        let work = move |tables: &mut Tables<'_>| tables.conclude(&verdicts, now_ms);
+        let upserted = self.take_upserted(&verdicts);
+        let work = move |tables: &mut Tables<'_>| {
+            for (row, id) in upserted {
+                tables.seen(row, id)?;
+            }
+            tables.conclude(&verdicts, now_ms)
+        };
         self.store.write_blocking(work).map_err(port)
     }
+}
+
+fn place(pending: &Pending) -> (Row, u64) {
+    (pending.row, pending.tickets.first().copied().unwrap_or(0))
 }
 
 fn port(error: StoreError) -> PortError {
@@ -240,13 +289,10 @@ impl Tables<'_> {
     fn conclude(&mut self, verdicts: &[(Pending, Verdict)], now_ms: i64) -> Result<(), StoreError> {
         let is_done = |(_, verdict): &&(Pending, Verdict)| *verdict == Verdict::Done;
         let done = || verdicts.iter().filter(is_done).map(|(pending, _)| pending);
-        for pending in done() {
-            self.seen(pending.row)?;
-        }
         if !self.held.is_empty()? {
             for pending in done() {
-                self.pushed(pending.row)?;
-                self.owe_contact(pending.row, now_ms)?;
+                self.pushed(pending)?;
+                self.owe_contact(pending, now_ms)?;
             }
         }
         self.remove_tickets(done())?;
@@ -273,8 +319,10 @@ impl Tables<'_> {
     }
 
     /// A lead that went without its refused contact gets the reference once the contact is mended (R36).
-    fn owe_contact(&mut self, row: Row, now_ms: i64) -> Result<(), StoreError> {
-        if Collection::of(row) != Collection::Leads {
+    /// One that is held for something newer gets it with that.
+    fn owe_contact(&mut self, pending: &Pending, now_ms: i64) -> Result<(), StoreError> {
+        let row = pending.row;
+        if Collection::of(row) != Collection::Leads || self.held(row)?.is_some() {
             return Ok(());
         }
         let Some(contact) = self.document(row)?.links.contact else {
@@ -284,7 +332,10 @@ impl Tables<'_> {
         if self.held(contact)?.is_none_or(|held| !held.owed.first) {
             return Ok(());
         }
-        self.hold(row, &Held::behind(contact, Owed::default(), now_ms))
+        self.hold(
+            row,
+            &Held::behind(contact, Owed::default(), now_ms, pending),
+        )
     }
 
     /// Our `_id` is taken: by our own earlier push, or by a node that adopted it. Either way it is merged into.

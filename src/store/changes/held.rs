@@ -28,6 +28,9 @@ pub struct Held {
     pub since_ms: i64,
     /// Until when.
     pub state: State,
+    /// The ticket from which on a push speaks of what is held. Batches overlap: one that is older may be concluded when
+    /// a newer one has had the document held already.
+    pub from_ticket: u64,
 }
 
 /// What a held document waits for.
@@ -79,8 +82,8 @@ pub enum Cause {
 }
 
 impl Held {
-    /// Waiting for `parent`.
-    pub(crate) fn behind(parent: Row, owed: Owed, since_ms: i64) -> Self {
+    /// Waiting for `parent`. Pushes of `pending` and of what is newer speak of it.
+    pub(crate) fn behind(parent: Row, owed: Owed, since_ms: i64, pending: &Pending) -> Self {
         let state = State::Behind {
             parent: key(parent),
         };
@@ -88,11 +91,12 @@ impl Held {
             owed,
             since_ms,
             state,
+            from_ticket: oldest_ticket(pending),
         }
     }
 
-    /// New, in the log, and in the way of what refers to it until it is upstream.
-    pub(crate) fn being_tried(since_ms: i64) -> Self {
+    /// New, in the log at `ticket`, and in the way of what refers to it until it is upstream.
+    pub(crate) fn being_tried(since_ms: i64, ticket: u64) -> Self {
         let owed = Owed {
             first: true,
             ..Owed::default()
@@ -102,7 +106,18 @@ impl Held {
             owed,
             since_ms,
             state,
+            from_ticket: ticket,
         }
+    }
+
+    /// Whether what was pushed includes what is held. A document that is being tried is in the log as well: whoever has
+    /// its ticket there was rendered after it was held.
+    fn is_covered_by(&self, pushed: &Pending) -> bool {
+        let ticket = match self.state {
+            State::BeingTried { .. } => pushed.tickets.last().copied().unwrap_or(0),
+            State::SetAside { .. } | State::Behind { .. } => oldest_ticket(pushed),
+        };
+        ticket >= self.from_ticket
     }
 
     /// What went wrong, if anything did.
@@ -193,6 +208,7 @@ impl Tables<'_> {
                 failure: Failure { attempts, cause },
                 next_at_ms: now_ms + wait_ms,
             },
+            from_ticket: oldest_ticket(pending),
         };
         self.remove_tickets(std::iter::once(pending))?;
         self.hold(pending.row, &held)
@@ -218,16 +234,19 @@ impl Tables<'_> {
             // It came free meanwhile, and let go what waited for it: this document is met again in the next pass.
             return Ok(());
         }
-        let held = Held::behind(by, self.owed(pending)?, now_ms);
+        let held = Held::behind(by, self.owed(pending)?, now_ms, pending);
         self.remove_tickets(std::iter::once(pending))?;
         self.hold(pending.row, &held)
     }
 
-    /// Lets go what waited for a document that is upstream now.
-    pub(crate) fn pushed(&mut self, row: Row) -> Result<(), StoreError> {
-        let Some(held) = self.unhold(row)? else {
+    /// Lets go what waited for a document that is upstream now, unless it has come to be held for something newer.
+    pub(crate) fn pushed(&mut self, pending: &Pending) -> Result<(), StoreError> {
+        let row = pending.row;
+        let held = self.held(row)?;
+        let Some(held) = held.filter(|held| held.is_covered_by(pending)) else {
             return Ok(());
         };
+        self.unhold(row)?;
         self.release_blocked_by(row)?;
         if held.owed.first && Collection::of(row) == Collection::Contacts {
             self.offer_to_leads(row)?;
@@ -306,6 +325,7 @@ impl Tables<'_> {
             if let Some(mut held) = self.held(*row)? {
                 let after = held.failure().cloned();
                 held.state = State::BeingTried { after };
+                held.from_ticket = self.last_number("last_ticket")? + 1;
                 self.hold(*row, &held)?;
                 self.append_owed(*row, &held.owed)?;
             }
@@ -378,6 +398,11 @@ impl Snapshot {
 
 fn row((collection, number): RowTuple) -> Row {
     Row { collection, number }
+}
+
+/// Tickets ascend, and there is always one.
+fn oldest_ticket(pending: &Pending) -> u64 {
+    pending.tickets.first().copied().unwrap_or(0)
 }
 
 /// A time as the retries are ordered by.

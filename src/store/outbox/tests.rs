@@ -19,6 +19,7 @@ use crate::store::changes::Change;
 use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored, key};
 use crate::store::{Store, StoreError, Tables};
 
+mod overlap;
 mod unknown;
 
 const NOW_MS: i64 = 1_700_000_000_000;

@@ -10,14 +10,14 @@ use crate::store::documents::{Collection, Links, Stored};
 const THEIRS: ObjectId = ObjectId::from_bytes([0xee; 12]);
 
 /// A contact's conversation, its room, and the message of one of its leads.
-struct Said {
-    rows: Rows,
-    conversation: Row,
-    message: Row,
+pub(super) struct Said {
+    pub(super) rows: Rows,
+    pub(super) conversation: Row,
+    pub(super) message: Row,
 }
 
 /// The contact and its conversation are upstream, and so is the lead; its message has not been tried yet.
-fn said(desk: &Desk) -> Said {
+pub(super) fn said(desk: &Desk) -> Said {
     let rows = desk.submission(1);
     let contact = rows.contact.number;
     let (conversation, room) = desk.write(move |tables| {
