@@ -110,6 +110,23 @@ impl Held {
         }
     }
 
+    /// What stands for a damaged record. Nobody knows what of the document is not upstream, so it is all of it: what is
+    /// there already stays as it is.
+    fn of_damaged(error: &StoreError) -> Self {
+        let message = error.to_string();
+        let cause = Cause::Damaged { message };
+        let after = Some(Failure { attempts: 1, cause });
+        Self {
+            owed: Owed {
+                first: true,
+                befores: vec![Vec::new()],
+            },
+            since_ms: 0,
+            state: State::BeingTried { after },
+            from_ticket: 0,
+        }
+    }
+
     /// Whether what was pushed includes what is held. A document that is being tried is in the log as well: whoever has
     /// its ticket there was rendered after it was held.
     fn is_covered_by(&self, pushed: &Pending) -> bool {
@@ -290,11 +307,20 @@ impl Tables<'_> {
 
     /// No longer holds a document; how it was held is returned.
     fn unhold(&mut self, row: Row) -> Result<Option<Held>, StoreError> {
-        let Some(held) = self.held(row)? else {
+        let (collection, number) = key(row);
+        let Some(record) = self.held.remove(key(row))? else {
             return Ok(None);
         };
-        let (collection, number) = key(row);
-        self.held.remove(key(row))?;
+        let read = codec::decode::<Held>(TABLE, record.value());
+        drop(record);
+        let held = match read {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::error!(%error, ?row, "all of a held document is pushed again");
+                self.take_off_any_list(key(row))?;
+                return Ok(Some(Held::of_damaged(&error)));
+            }
+        };
         match held.state {
             State::Behind { parent } => {
                 self.blocked
@@ -306,6 +332,15 @@ impl Tables<'_> {
             State::BeingTried { .. } => {}
         }
         Ok(Some(held))
+    }
+
+    /// What a damaged record would have told: where its document is listed.
+    fn take_off_any_list(&mut self, held: RowTuple) -> Result<(), StoreError> {
+        self.blocked
+            .retain(|(_, _, collection, number), ()| (collection, number) != held)?;
+        self.retries
+            .retain(|(_, collection, number), ()| (collection, number) != held)?;
+        Ok(())
     }
 
     pub(crate) fn held(&self, row: Row) -> Result<Option<Held>, StoreError> {
@@ -386,7 +421,7 @@ impl Snapshot {
         let mut found = Vec::new();
         for entry in self.held.iter()?.take(limit) {
             let (key, record) = entry?;
-            found.push((row(key.value()), codec::decode(TABLE, record.value())?));
+            found.push((row(key.value()), read(record.value())));
         }
         Ok(found)
     }
@@ -414,8 +449,10 @@ fn load(
     held: &impl ReadableTable<RowTuple, &'static [u8]>,
     row: Row,
 ) -> Result<Option<Held>, StoreError> {
-    let Some(record) = held.get(key(row))? else {
-        return Ok(None);
-    };
-    codec::decode(TABLE, record.value()).map(Some)
+    let record = held.get(key(row))?;
+    Ok(record.map(|record| read(record.value())))
+}
+
+fn read(record: &[u8]) -> Held {
+    codec::decode(TABLE, record).unwrap_or_else(|error| Held::of_damaged(&error))
 }

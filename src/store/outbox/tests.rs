@@ -19,6 +19,7 @@ use crate::store::changes::Change;
 use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored, key};
 use crate::store::{Store, StoreError, Tables};
 
+mod damaged;
 mod overlap;
 mod unknown;
 
