@@ -300,6 +300,13 @@ impl Bench {
         }
     }
 
+    /// The node is started again under another name.
+    pub(super) fn reopen_as(&mut self, node: &'static str) {
+        let table = self.seat.table.clone();
+        self.seat = Arc::new(Seat { table, node });
+        self.reopen();
+    }
+
     /// Waits until the store is open again after a failure.
     pub(super) async fn mend_store(&self) {
         self.disk.heal();
