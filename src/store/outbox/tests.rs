@@ -20,6 +20,7 @@ use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored,
 use crate::store::{Store, StoreError, Tables};
 
 mod damaged;
+mod offered;
 mod overlap;
 mod unknown;
 
