@@ -95,8 +95,9 @@ impl<'a, T: ReadableTable<RowTuple, &'static [u8]>> Ids<'a, T> {
         Ok(self.parent(Collection::Leads, lead)?.own_id)
     }
 
-    /// What a message is: a lead's, a repetition of one, or a room's first. Where it is said is no part of it: a contact
-    /// may turn out to be another one, with another conversation, between a push whose outcome is unknown and the next.
+    /// What a message is: a lead's, a repetition of one, or a room's first. Where it is said is no part of it: a
+    /// contact may turn out to be another one, with another conversation, between a push whose outcome is unknown and
+    /// the next.
     fn seed(&self, stored: &Stored) -> Result<[u8; 12], StoreError> {
         if stored.payload.is_some() {
             return Ok(stored.own_id);

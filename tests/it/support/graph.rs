@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::{port, wait};
@@ -63,6 +64,8 @@ pub(crate) enum Answer {
     Garbage(u16),
     /// The next answer of the script, this much later.
     Late(Duration),
+    /// The next answer of the script, once the test says so.
+    Once(Arc<Notify>),
     /// The connection breaks without an answer.
     Reset,
 }
@@ -225,6 +228,11 @@ impl Graph {
         about.cloned().collect()
     }
 
+    /// How often it was asked to exchange a token, answered or not.
+    pub(crate) fn asked_to_exchange(&self) -> usize {
+        self.calls(EXCHANGE).len()
+    }
+
     /// How many tokens were exchanged for longer-lived ones.
     pub(crate) fn exchanged(&self) -> usize {
         self.state().exchanged
@@ -297,6 +305,7 @@ async fn answer(
             Answer::PageThrottled { minutes } => return Ok(page_throttled(minutes)),
             Answer::Garbage(status) => return Ok(respond(status, "<html>Sorry</html>".to_owned())),
             Answer::Late(by) => wait::pause(by).await,
+            Answer::Once(told) => told.notified().await,
             Answer::Reset => return Err(Broken),
         }
     }

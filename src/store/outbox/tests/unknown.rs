@@ -1,4 +1,4 @@
-//! What was sent, and whose outcome nobody knows, when the contact it belongs to turns out to be another one (R29, R31).
+//! What was sent, and whose outcome nobody knows, when its contact turns out to be another one (R29, R31).
 
 use bson::oid::ObjectId;
 use bson::{Document, doc, rawdoc};
