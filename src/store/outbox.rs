@@ -35,15 +35,16 @@ pub struct StoreOutbox {
     pub clock: Arc<dyn crate::clock::Clock>,
     /// Of each contact that was settled and not rendered yet: the keys it had no value for then.
     lacking: Mutex<Lacking>,
-    /// The `_id`s under which documents are being written whether they are there or not.
-    upserts: Mutex<Upserts>,
+    /// The `_id`s under which documents are being written that may be there or not.
+    written: Mutex<Written>,
 }
 
 /// Fields that contacts had not, by row.
 type Lacking = HashMap<Row, Vec<&'static str>>;
 
-/// `_id`s by row and the oldest ticket, which tells batches apart that are on their way with the same row.
-type Upserts = HashMap<(Row, u64), ObjectId>;
+/// `_id`s by row and the oldest ticket, which tells batches apart that are on their way with the same row: a batch behind
+/// may give the row another `_id`.
+type Written = HashMap<(Row, u64), ObjectId>;
 
 impl StoreOutbox {
     /// Pushes `store`'s change log. See the fields for the rest.
@@ -57,7 +58,7 @@ impl StoreOutbox {
             dedupe_window_ms,
             clock,
             lacking: Mutex::default(),
-            upserts: Mutex::default(),
+            written: Mutex::default(),
         }
     }
 
@@ -68,38 +69,37 @@ impl StoreOutbox {
         rows.filter_map(|row| lacking.remove_entry(&row)).collect()
     }
 
-    /// Remembers under which `_id`s documents are about to be there, if they were not. What has no verdict is rendered
+    /// Remembers under which `_id`s documents are about to be there, if they were not. What gets no verdict is rendered
     /// again before it gets one.
-    fn remember_upserts(&self, pending: &[Pending], rendered: &[Rendered]) {
-        let upserts = pending
+    fn remember_written(&self, pending: &[Pending], rendered: &[Rendered]) {
+        let ids = pending
             .iter()
             .zip(rendered)
             .filter_map(|(pending, rendered)| {
-                let Rendered::Update {
-                    filter,
-                    upsert: true,
-                    ..
-                } = rendered
-                else {
-                    return None;
+                let document = match rendered {
+                    Rendered::Create(document) => document,
+                    Rendered::Update {
+                        filter,
+                        upsert: true,
+                        ..
+                    } => filter,
+                    _ => return None,
                 };
-                Some((place(pending), filter.get_object_id("_id").ok()?))
+                Some((place(pending), document.get_object_id("_id").ok()?))
             });
-        self.upserts().extend(upserts);
+        self.written().extend(ids);
     }
 
-    /// Of the verdicts' documents, those that are there now in any case, and under which `_id`.
-    fn take_upserted(&self, verdicts: &[(Pending, Verdict)]) -> Vec<(Row, ObjectId)> {
-        let mut upserts = self.upserts();
-        let upserted = verdicts.iter().filter_map(|(pending, verdict)| {
-            let id = upserts.remove(&place(pending))?;
-            (*verdict == Verdict::Done).then_some((pending.row, id))
-        });
-        upserted.collect()
+    /// The `_id`s under which the verdicts' documents were written, in the verdicts' order.
+    fn take_written(&self, verdicts: &[(Pending, Verdict)]) -> Vec<Option<ObjectId>> {
+        let mut written = self.written();
+        let ids = verdicts.iter();
+        ids.map(|(pending, _)| written.remove(&place(pending)))
+            .collect()
     }
 
-    fn upserts(&self) -> MutexGuard<'_, Upserts> {
-        self.upserts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lacking(&self) -> MutexGuard<'_, Lacking> {
@@ -181,7 +181,7 @@ impl Outbox for StoreOutbox {
         };
         let rendered: Result<Vec<_>, _> = pending.iter().map(|one| render.one(one)).collect();
         let rendered = rendered.map_err(port)?;
-        self.remember_upserts(pending, &rendered);
+        self.remember_written(pending, &rendered);
         Ok(rendered)
     }
 
@@ -190,13 +190,8 @@ impl Outbox for StoreOutbox {
         // have passed this time, lets go what waits for it.
         verdicts.sort_by_key(|(pending, _)| Collection::of(pending.row) == Collection::Contacts);
         let now_ms = self.clock.now_ms();
-        let upserted = self.take_upserted(&verdicts);
-        let work = move |tables: &mut Tables<'_>| {
-            for (row, id) in upserted {
-                tables.seen(row, id)?;
-            }
-            tables.conclude(&verdicts, now_ms)
-        };
+        let written = self.take_written(&verdicts);
+        let work = move |tables: &mut Tables<'_>| tables.conclude(&verdicts, &written, now_ms);
         self.store.write_blocking(work).map_err(port)
     }
 }
@@ -286,7 +281,20 @@ impl Tables<'_> {
         )
     }
 
-    fn conclude(&mut self, verdicts: &[(Pending, Verdict)], now_ms: i64) -> Result<(), StoreError> {
+    /// `written`: under which `_id` each was written, where it may have been there or not.
+    fn conclude(
+        &mut self,
+        verdicts: &[(Pending, Verdict)],
+        written: &[Option<ObjectId>],
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        for ((pending, verdict), id) in verdicts.iter().zip(written) {
+            match (verdict, id) {
+                (Verdict::Done, Some(id)) => self.seen(pending.row, *id)?,
+                (Verdict::AlreadyThere, Some(id)) => self.merge_from_now_on(pending.row, *id)?,
+                _ => {}
+            }
+        }
         let is_done = |(_, verdict): &&(Pending, Verdict)| *verdict == Verdict::Done;
         let done = || verdicts.iter().filter(is_done).map(|(pending, _)| pending);
         if !self.held.is_empty()? {
@@ -308,8 +316,7 @@ impl Tables<'_> {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         match verdict {
-            Verdict::Done => Ok(()),
-            Verdict::AlreadyThere => self.merge_from_now_on(pending.row),
+            Verdict::Done | Verdict::AlreadyThere => Ok(()),
             Verdict::Refused { code, message } => {
                 self.refused(pending, *code, message.clone(), now_ms)
             }
@@ -338,10 +345,14 @@ impl Tables<'_> {
         )
     }
 
-    /// Our `_id` is taken: by our own earlier push, or by a node that adopted it. Either way it is merged into.
-    fn merge_from_now_on(&mut self, row: Row) -> Result<(), StoreError> {
+    /// The `_id` we wrote is taken: by our own earlier push, or by a node that adopted it. Either way it is merged into,
+    /// unless the document has another `_id` by now, under which it is still to be written.
+    fn merge_from_now_on(&mut self, row: Row, written: ObjectId) -> Result<(), StoreError> {
         let mut stored = self.document(row)?;
-        let id = self.upstream_id(row, &stored)?.bytes();
+        if self.upstream_id(row, &stored)? != written {
+            return Ok(());
+        }
+        let id = written.bytes();
         stored.adopted = Some(Adopted { id, seen: true });
         self.put_document(row, &stored)
     }

@@ -155,6 +155,9 @@ impl Tables<'_> {
     /// The contact was written under this `_id`. If it is the one that was only claimed, its deletion would be noticed
     /// from here on; if the contact has got another one meanwhile, that one was never written.
     pub(super) fn seen(&mut self, row: Row, id: ObjectId) -> Result<(), StoreError> {
+        if Collection::of(row) != Collection::Contacts {
+            return Ok(());
+        }
         let mut stored = self.document(row)?;
         match &mut stored.adopted {
             Some(adopted) if adopted.id == id.bytes() && !adopted.seen => adopted.seen = true,

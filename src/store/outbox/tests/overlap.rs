@@ -5,7 +5,7 @@ use bson::oid::ObjectId;
 use inlet_sync::ports::{Outbox, Pending, Rendered, Row, Settlement, Verdict};
 
 use super::unknown::said;
-use super::{Desk, NOW_MS};
+use super::{Desk, NOW_MS, id, inserted};
 use crate::store::changes::Change;
 
 const THEIRS: ObjectId = ObjectId::from_bytes([0xee; 12]);
@@ -102,4 +102,33 @@ fn a_refused_change_is_kept_whatever_an_older_batch_has_done() {
     assert_eq!(desk.write(|tables| tables.release_due(NOW_MS + 1_000)), 1);
     done(&desk, &desk.pending(contact));
     assert!(desk.held().is_empty());
+}
+
+/// The older batch found the conversation there under the `_id` it had; that was taken for the new one, under which it
+/// was then never written, and messages referred to nothing.
+#[test]
+fn a_conversation_that_was_there_under_its_old_id_is_still_begun_anew_under_the_new_one() {
+    let desk = Desk::new();
+    let said = said(&desk);
+    let conversation = said.conversation;
+    desk.write(move |tables| {
+        tables.append_change(conversation, Change::First)?;
+        tables.append_change(conversation, Change::Again { before: &[] })
+    });
+    let first = desk.pending(conversation);
+    let rendered = desk.outbox.render(std::slice::from_ref(&first)).unwrap();
+    assert!(matches!(rendered[0], Rendered::Create(_)), "{rendered:?}");
+    let old = id(inserted(&rendered[0]));
+    let moved = Settlement::Moved {
+        id: THEIRS,
+        document: None,
+    };
+    desk.outbox
+        .settle(vec![(said.rows.contact, moved)])
+        .unwrap();
+    desk.outbox
+        .conclude(vec![(first, Verdict::AlreadyThere)])
+        .unwrap();
+    let rendered = desk.outbox.render(&[desk.pending(conversation)]).unwrap();
+    assert_ne!(id(inserted(&rendered[0])), old);
 }

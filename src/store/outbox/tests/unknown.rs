@@ -2,7 +2,7 @@
 
 use bson::oid::ObjectId;
 use bson::{Document, doc, rawdoc};
-use inlet_sync::ports::{Outbox, Pending, Rendered, Row, Settlement, Verdict};
+use inlet_sync::ports::{Outbox, Rendered, Row, Settlement, Verdict};
 
 use super::{ACCOUNT, Desk, Rows, add, id, inserted};
 use crate::store::documents::{Collection, Links, Stored};
@@ -119,17 +119,16 @@ fn a_message_that_was_there_after_all_is_told_its_contact_and_nothing_else() {
     desk.outbox
         .settle(vec![(said.rows.contact, moved)])
         .unwrap();
-    let all = desk.outbox.take(0, 1_000).unwrap().into_iter();
-    let there_already = |pending: Pending| {
-        let verdict = if pending.row == said.message {
-            Verdict::AlreadyThere
-        } else {
-            Verdict::Done
-        };
-        (pending, verdict)
-    };
+    // What it refers to goes first.
+    let mut all = desk.outbox.take(0, 1_000).unwrap();
+    all.retain(|pending| pending.row != said.message);
+    let done = all.into_iter().map(|pending| (pending, Verdict::Done));
+    desk.outbox.conclude(done.collect()).unwrap();
+    let again = rendered(&desk, said.message);
+    assert!(matches!(again, Rendered::Create(_)), "{again:?}");
+    let pending = desk.pending(said.message);
     desk.outbox
-        .conclude(all.map(there_already).collect())
+        .conclude(vec![(pending, Verdict::AlreadyThere)])
         .unwrap();
 
     let Rendered::Update { filter, update, .. } = rendered(&desk, said.message) else {
