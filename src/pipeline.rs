@@ -119,4 +119,4 @@ impl Worker for Pipeline {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

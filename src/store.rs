@@ -61,12 +61,12 @@ pub struct Identity {
     pub node: String,
     /// Rises with each restore.
     pub epoch: u32,
-    /// What it was called before: webhook ids that were told then name this store's webhooks, too.
+    /// What it was called before: ids of webhooks and deliveries that were told then are this store's, too.
     pub earlier_names: Vec<String>,
 }
 
 impl Identity {
-    /// Whether this store's webhooks are, or once were, named after `node`.
+    /// Whether this store's webhooks and deliveries are, or once were, named after `node`.
     #[must_use]
     pub fn has_been(&self, node: &str) -> bool {
         self.node == node || self.earlier_names.iter().any(|name| name == node)

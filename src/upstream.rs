@@ -297,6 +297,10 @@ impl Claims for Agreement {
         !self.upstream.health().breaker_open
     }
 
+    fn is_alone(&self) -> bool {
+        false
+    }
+
     /// In a task of its own: whoever stops waiting does not stop it, and a claim that comes late still keeps others
     /// from sending.
     async fn claim(&self, keys: Vec<String>, now_ms: i64) -> Option<Vec<bool>> {

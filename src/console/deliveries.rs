@@ -125,7 +125,7 @@ impl Console {
             .parse()
             .map_err(|error| ConsoleError::Invalid(format!("{error}")))?;
         let identity = self.store.identity();
-        if parsed.node == identity.node && parsed.epoch == identity.epoch {
+        if identity.has_been(&parsed.node) && parsed.epoch == identity.epoch {
             Ok(parsed.number)
         } else {
             Err(no_delivery(id))

@@ -14,6 +14,9 @@ pub trait Claims: Send + Sync + 'static {
     /// Whether there is anybody to agree with right now: else nothing is waited for.
     fn is_reachable(&self) -> bool;
 
+    /// Whether there never is anybody: what this node has cached is all there is to know.
+    fn is_alone(&self) -> bool;
+
     /// Claims keys for this node; says of each whether it is this node's. `None`: nobody could be asked.
     fn claim(
         &self,
@@ -29,6 +32,10 @@ pub struct Alone;
 impl Claims for Alone {
     fn is_reachable(&self) -> bool {
         false
+    }
+
+    fn is_alone(&self) -> bool {
+        true
     }
 
     async fn claim(&self, _: Vec<String>, _: i64) -> Option<Vec<bool>> {

@@ -126,6 +126,7 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
             way: Arc::clone(&self.way),
             now_ms: self.clock.now_ms(),
             agrees: self.claims.is_reachable(),
+            is_alone: self.claims.is_alone(),
             judge: self.judge.clone(),
         };
         let limit = self.judge.limit(CONCURRENT_MAX);

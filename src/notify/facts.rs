@@ -91,7 +91,7 @@ impl Sources<'_> {
             known,
             lead_data,
             at_ms: delivery.created_at_ms,
-            message_id: message_id(self.identity, number, delivery.copies),
+            message_id: message_id(lead.own_id, delivery),
         }))
     }
 
@@ -156,11 +156,12 @@ fn values(
 
 const DAMAGED: StoreError = StoreError::Corrupt { table: "documents" };
 
-/// A hash: neither the node's name nor a number that counts its leads goes out with every mail.
-fn message_id(identity: &Identity, number: u64, copies: u32) -> String {
-    let (epoch, number) = (identity.epoch.to_be_bytes(), number.to_be_bytes());
-    let copies = copies.to_be_bytes();
-    let parts = [identity.node.as_bytes(), &epoch, &number, &copies];
+/// A hash of what the delivery was made of, which never changes: whatever the node is called by now, a mailbox can tell
+/// that a message is the same. Two nodes that cannot agree on who tells this user of this lead send the same one, too.
+fn message_id(lead: [u8; 12], delivery: &Delivery) -> String {
+    let copies = delivery.copies.to_be_bytes();
+    let channel = delivery.channel.name().as_bytes();
+    let parts = [&lead[..], &delivery.user, channel, &copies];
     format!(
         "{}@inlet",
         hex::encode(&derived_hash("message_id", &parts)[..16])
@@ -182,18 +183,19 @@ mod tests {
 
     #[test]
     fn a_message_has_the_same_id_whenever_it_is_sent_and_another_copy_has_another() {
-        let node = |epoch| Identity {
-            node: "edge-1".to_owned(),
-            epoch,
-            earlier_names: Vec::new(),
+        let delivery = |user, copies| Delivery {
+            copies,
+            ..Delivery::new(Channel::Email, (1, 1), [user; 12], 0)
         };
-        let id = message_id(&node(0), 7, 0);
-        assert_eq!(id, message_id(&node(0), 7, 0));
-        assert!(id.ends_with("@inlet") && !id.contains("edge"));
+        let id = message_id([7; 12], &delivery(1, 0));
+        let mut tried = delivery(1, 0);
+        tried.attempts = 2;
+        assert_eq!(id, message_id([7; 12], &tried));
+        assert!(id.ends_with("@inlet"));
         for other in [
-            message_id(&node(1), 7, 0),
-            message_id(&node(0), 8, 0),
-            message_id(&node(0), 7, 1),
+            message_id([8; 12], &delivery(1, 0)),
+            message_id([7; 12], &delivery(2, 0)),
+            message_id([7; 12], &delivery(1, 1)),
         ] {
             assert_ne!(id, other);
         }

@@ -70,10 +70,12 @@ impl<R: PointedRead> Lookout<R> {
         let freshness = &self.shared.freshness;
         let mut look = Look::default();
         for (key, since) in snapshot.awaiting(LOOK_MAX)? {
-            let Some((task, _)) = snapshot.task(key)? else {
+            let Some(task) = snapshot.task(key)? else {
                 continue;
             };
             let WaitsFor::Reference { need, .. } = task.waits_for else {
+                // Its record is damaged: what it needs is found out by preparing it anew.
+                look.ready.push(key);
                 continue;
             };
             if freshness.may_decide(reference, &need, since.cast_signed()) {

@@ -90,7 +90,7 @@ pub(super) struct Remembered {
 
 /// The lead message of a repeated person id.
 pub(super) struct RepeatMessage {
-    /// What its `_id` is derived from besides the room; also the key that makes it unique.
+    /// What its `_id` is derived from; also the key that makes it unique.
     pub(super) seed: [u8; 12],
     pub(super) body: RawDocumentBuf,
     pub(super) payload: RawDocumentBuf,

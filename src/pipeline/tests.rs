@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
 mod ahead;
+pub(crate) mod damage;
 mod events;
 mod long_work;
 mod retention;

@@ -86,7 +86,7 @@ impl Collection {
 /// A document at rest.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Stored {
-    /// Contacts, leads, logs: the `_id`. Repeating messages: what their `_id` is derived from besides the room.
+    /// Contacts, leads, logs: the `_id`. Repeating messages: what their `_id` is derived from.
     /// Conversations that were a lead's before they were its contact's: the `_id` from then.
     /// All others: zeroes, their `_id` is derived from what they belong to.
     pub own_id: [u8; 12],
@@ -345,11 +345,6 @@ impl Snapshot {
     /// When what it belongs to is missing or damaged.
     pub(crate) fn upstream_id(&self, row: Row, stored: &Stored) -> Result<ObjectId, StoreError> {
         Ids::among(&self.documents).of(row, stored)
-    }
-
-    /// A message's `_id` if it was pushed before its conversation was adopted.
-    pub(crate) fn id_before_adoption(&self, message: &Stored) -> Result<ObjectId, StoreError> {
-        Ids::among(&self.documents).before_adoption(message)
     }
 
     /// `person` or `business`, by the contact's type.

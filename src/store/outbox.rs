@@ -35,10 +35,16 @@ pub struct StoreOutbox {
     pub clock: Arc<dyn crate::clock::Clock>,
     /// Of each contact that was settled and not rendered yet: the keys it had no value for then.
     lacking: Mutex<Lacking>,
+    /// The `_id`s under which documents are being written that may be there or not.
+    written: Mutex<Written>,
 }
 
 /// Fields that contacts had not, by row.
 type Lacking = HashMap<Row, Vec<&'static str>>;
+
+/// `_id`s by row and the oldest ticket, which tells batches apart that are on their way with the same row: a batch behind
+/// may give the row another `_id`.
+type Written = HashMap<(Row, u64), ObjectId>;
 
 impl StoreOutbox {
     /// Pushes `store`'s change log. See the fields for the rest.
@@ -52,6 +58,7 @@ impl StoreOutbox {
             dedupe_window_ms,
             clock,
             lacking: Mutex::default(),
+            written: Mutex::default(),
         }
     }
 
@@ -60,6 +67,39 @@ impl StoreOutbox {
         let mut lacking = self.lacking();
         let rows = pending.iter().map(|pending| pending.row);
         rows.filter_map(|row| lacking.remove_entry(&row)).collect()
+    }
+
+    /// Remembers under which `_id`s documents are about to be there, if they were not. What gets no verdict is rendered
+    /// again before it gets one.
+    fn remember_written(&self, pending: &[Pending], rendered: &[Rendered]) {
+        let ids = pending
+            .iter()
+            .zip(rendered)
+            .filter_map(|(pending, rendered)| {
+                let document = match rendered {
+                    Rendered::Create(document) => document,
+                    Rendered::Update {
+                        filter,
+                        upsert: true,
+                        ..
+                    } => filter,
+                    _ => return None,
+                };
+                Some((place(pending), document.get_object_id("_id").ok()?))
+            });
+        self.written().extend(ids);
+    }
+
+    /// The `_id`s under which the verdicts' documents were written, in the verdicts' order.
+    fn take_written(&self, verdicts: &[(Pending, Verdict)]) -> Vec<Option<ObjectId>> {
+        let mut written = self.written();
+        let ids = verdicts.iter();
+        ids.map(|(pending, _)| written.remove(&place(pending)))
+            .collect()
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lacking(&self) -> MutexGuard<'_, Lacking> {
@@ -139,11 +179,10 @@ impl Outbox for StoreOutbox {
             anything_held,
             lacking: self.take_lacking(pending),
         };
-        pending
-            .iter()
-            .map(|one| render.one(one))
-            .collect::<Result<_, _>>()
-            .map_err(port)
+        let rendered: Result<Vec<_>, _> = pending.iter().map(|one| render.one(one)).collect();
+        let rendered = rendered.map_err(port)?;
+        self.remember_written(pending, &rendered);
+        Ok(rendered)
     }
 
     fn conclude(&self, mut verdicts: Vec<(Pending, Verdict)>) -> Result<(), PortError> {
@@ -151,9 +190,14 @@ impl Outbox for StoreOutbox {
         // have passed this time, lets go what waits for it.
         verdicts.sort_by_key(|(pending, _)| Collection::of(pending.row) == Collection::Contacts);
         let now_ms = self.clock.now_ms();
-        let work = move |tables: &mut Tables<'_>| tables.conclude(&verdicts, now_ms);
+        let written = self.take_written(&verdicts);
+        let work = move |tables: &mut Tables<'_>| tables.conclude(&verdicts, &written, now_ms);
         self.store.write_blocking(work).map_err(port)
     }
+}
+
+fn place(pending: &Pending) -> (Row, u64) {
+    (pending.row, pending.tickets.first().copied().unwrap_or(0))
 }
 
 fn port(error: StoreError) -> PortError {
@@ -237,16 +281,26 @@ impl Tables<'_> {
         )
     }
 
-    fn conclude(&mut self, verdicts: &[(Pending, Verdict)], now_ms: i64) -> Result<(), StoreError> {
+    /// `written`: under which `_id` each was written, where it may have been there or not.
+    fn conclude(
+        &mut self,
+        verdicts: &[(Pending, Verdict)],
+        written: &[Option<ObjectId>],
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        for ((pending, verdict), id) in verdicts.iter().zip(written) {
+            match (verdict, id) {
+                (Verdict::Done, Some(id)) => self.seen(pending.row, *id)?,
+                (Verdict::AlreadyThere, Some(id)) => self.merge_from_now_on(pending.row, *id)?,
+                _ => {}
+            }
+        }
         let is_done = |(_, verdict): &&(Pending, Verdict)| *verdict == Verdict::Done;
         let done = || verdicts.iter().filter(is_done).map(|(pending, _)| pending);
-        for pending in done() {
-            self.seen(pending.row)?;
-        }
         if !self.held.is_empty()? {
             for pending in done() {
-                self.pushed(pending.row)?;
-                self.owe_contact(pending.row, now_ms)?;
+                self.pushed(pending)?;
+                self.owe_contact(pending, now_ms)?;
             }
         }
         self.remove_tickets(done())?;
@@ -262,8 +316,7 @@ impl Tables<'_> {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         match verdict {
-            Verdict::Done => Ok(()),
-            Verdict::AlreadyThere => self.merge_from_now_on(pending.row),
+            Verdict::Done | Verdict::AlreadyThere => Ok(()),
             Verdict::Refused { code, message } => {
                 self.refused(pending, *code, message.clone(), now_ms)
             }
@@ -273,8 +326,10 @@ impl Tables<'_> {
     }
 
     /// A lead that went without its refused contact gets the reference once the contact is mended (R36).
-    fn owe_contact(&mut self, row: Row, now_ms: i64) -> Result<(), StoreError> {
-        if Collection::of(row) != Collection::Leads {
+    /// One that is held for something newer gets it with that.
+    fn owe_contact(&mut self, pending: &Pending, now_ms: i64) -> Result<(), StoreError> {
+        let row = pending.row;
+        if Collection::of(row) != Collection::Leads || self.held(row)?.is_some() {
             return Ok(());
         }
         let Some(contact) = self.document(row)?.links.contact else {
@@ -284,13 +339,20 @@ impl Tables<'_> {
         if self.held(contact)?.is_none_or(|held| !held.owed.first) {
             return Ok(());
         }
-        self.hold(row, &Held::behind(contact, Owed::default(), now_ms))
+        self.hold(
+            row,
+            &Held::behind(contact, Owed::default(), now_ms, pending),
+        )
     }
 
-    /// Our `_id` is taken: by our own earlier push, or by a node that adopted it. Either way it is merged into.
-    fn merge_from_now_on(&mut self, row: Row) -> Result<(), StoreError> {
+    /// The `_id` we wrote is taken: by our own earlier push, or by a node that adopted it. Either way it is merged into,
+    /// unless the document has another `_id` by now, under which it is still to be written.
+    fn merge_from_now_on(&mut self, row: Row, written: ObjectId) -> Result<(), StoreError> {
         let mut stored = self.document(row)?;
-        let id = self.upstream_id(row, &stored)?.bytes();
+        if self.upstream_id(row, &stored)? != written {
+            return Ok(());
+        }
+        let id = written.bytes();
         stored.adopted = Some(Adopted { id, seen: true });
         self.put_document(row, &stored)
     }

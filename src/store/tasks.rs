@@ -11,6 +11,8 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use super::{Snapshot, StoreError, Tables, codec};
 use crate::model::{Ended, Outcome, TaskKey};
 
+mod damaged;
+
 /// A task that has begun and not ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
 pub struct Task {
@@ -85,13 +87,10 @@ const TASKS: &str = "tasks";
 const OUTCOMES: &str = "outcomes";
 
 impl Tables<'_> {
-    /// A begun task.
+    /// A begun task; a damaged one as it would begin.
     pub(crate) fn task(&self, key: TaskKey) -> Result<Option<Task>, StoreError> {
-        let Some(record) = self.tasks.get((key.seq, key.change, &key.campaign))? else {
-            return Ok(None);
-        };
-        let (task, _): (Task, u64) = codec::decode(TASKS, record.value())?;
-        Ok(Some(task))
+        let record = self.tasks.get((key.seq, key.change, &key.campaign))?;
+        Ok(record.map(|record| damaged::task(record.value()).0))
     }
 
     /// Puts a task into the queue it waits in; `order_ms` is when it is due, or when it arrived.
@@ -128,7 +127,7 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Takes a task out of its queue, wherever it waits; what it was is returned.
+    /// Takes a task out of its queue, wherever it waits; what it was is returned, a damaged one as it would begin.
     pub(crate) fn dequeue(&mut self, key: TaskKey) -> Result<Option<Task>, StoreError> {
         let TaskKey {
             seq,
@@ -138,8 +137,12 @@ impl Tables<'_> {
         let Some(record) = self.tasks.remove((seq, change, &campaign))? else {
             return Ok(None);
         };
-        let (task, order): (Task, u64) = codec::decode(TASKS, record.value())?;
+        let read = codec::decode::<(Task, u64)>(TASKS, record.value());
         drop(record);
+        let Ok((task, order)) = read else {
+            self.take_out_of_any_queue(key)?;
+            return Ok(Some(Task::default()));
+        };
         match &task.waits_for {
             WaitsFor::Time => drop(self.timed.remove((order, seq, change, &campaign))?),
             WaitsFor::Graph => drop(self.graph.remove((order, seq, change, &campaign))?),
@@ -284,20 +287,21 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// How a task ended, if it has.
+    /// How a task ended, if it has; a damaged record counts as a dead letter.
     pub(crate) fn outcome(&self, key: TaskKey) -> Result<Option<Ended>, StoreError> {
-        let Some(record) = self.outcomes.get((key.seq, key.change, &key.campaign))? else {
-            return Ok(None);
-        };
-        codec::decode(OUTCOMES, record.value()).map(Some)
+        let record = self.outcomes.get((key.seq, key.change, &key.campaign))?;
+        Ok(record.map(|record| damaged::ended(record.value())))
     }
 
-    /// Takes an outcome back; what it was is returned.
+    /// Takes an outcome back; what it was is returned. Of a damaged one nobody knows which counter it was in.
     pub(crate) fn forget_outcome(&mut self, key: TaskKey) -> Result<Option<Ended>, StoreError> {
         let Some(record) = self.outcomes.remove((key.seq, key.change, &key.campaign))? else {
             return Ok(None);
         };
-        let ended: Ended = codec::decode(OUTCOMES, record.value())?;
+        let read = codec::decode(OUTCOMES, record.value());
+        let Ok(ended): Result<Ended, _> = read else {
+            return Ok(Some(damaged::ended(record.value())));
+        };
         drop(record);
         self.count(ended.outcome.name(), -1);
         if let Outcome::Ignored { reason } = ended.outcome {
@@ -308,15 +312,13 @@ impl Tables<'_> {
 }
 
 impl Snapshot {
-    /// A begun task and its place in its queue (milliseconds since the epoch: due, or arrived).
+    /// A begun task; a damaged one as it would begin, which may be another queue than it is in.
     ///
     /// # Errors
-    /// When the store cannot be read or the record is damaged.
-    pub fn task(&self, key: TaskKey) -> Result<Option<(Task, u64)>, StoreError> {
-        let Some(record) = self.tasks.get((key.seq, key.change, &key.campaign))? else {
-            return Ok(None);
-        };
-        codec::decode(TASKS, record.value()).map(Some)
+    /// When the store cannot be read.
+    pub fn task(&self, key: TaskKey) -> Result<Option<Task>, StoreError> {
+        let record = self.tasks.get((key.seq, key.change, &key.campaign))?;
+        Ok(record.map(|record| damaged::task(record.value()).0))
     }
 
     /// Tasks due now, at most `limit`, longest due first.
@@ -413,25 +415,22 @@ impl Snapshot {
         Ok(count)
     }
 
-    /// Every begun task and every outcome of a webhook.
+    /// Every begun task and every outcome of a webhook; a damaged task says so in its last error, and a damaged outcome
+    /// is a dead letter.
     ///
     /// # Errors
-    /// When the store cannot be read or a record is damaged.
+    /// When the store cannot be read.
     pub fn fate(&self, seq: u64) -> Result<Fate, StoreError> {
         let range = || (seq, 0, &[0; 12])..=(seq, u32::MAX, &[0xff; 12]);
         let mut tasks = Vec::new();
         for entry in self.tasks.range(range())? {
             let (key, record) = entry?;
-            let (task, _): (Task, u64) = codec::decode(TASKS, record.value())?;
-            tasks.push((task_key(key.value()), task));
+            tasks.push((task_key(key.value()), damaged::task(record.value()).0));
         }
         let mut ends = Vec::new();
         for entry in self.outcomes.range(range())? {
             let (key, record) = entry?;
-            ends.push((
-                task_key(key.value()),
-                codec::decode(OUTCOMES, record.value())?,
-            ));
+            ends.push((task_key(key.value()), damaged::ended(record.value())));
         }
         Ok((tasks, ends))
     }

@@ -40,21 +40,21 @@ fn put_lead(graph: &Graph, id: &str) {
 }
 
 /// A lead that Graph has and the node is told of.
-async fn post(node: &Node, graph: &Graph, lead: &str) {
+pub(crate) async fn post(node: &Node, graph: &Graph, lead: &str) {
     put_lead(graph, lead);
     let reply = node.post_facebook(&notification(lead)).await;
     assert!(reply.is_acknowledged(), "{reply:?}");
 }
 
 /// A Graph that knows the app.
-async fn graph() -> Graph {
+pub(crate) async fn graph() -> Graph {
     let graph = Graph::start().await;
     graph.demand_proof("1234567", "app secret");
     graph
 }
 
 /// A node that knows it too, and for which a single failed attempt would be the last.
-fn node(graph: &Graph) -> Build {
+pub(crate) fn node(graph: &Graph) -> Build {
     without_app_id(graph).config("facebook.app_id = \"1234567\"")
 }
 
@@ -65,12 +65,12 @@ fn without_app_id(graph: &Graph) -> Build {
         .config("pipeline.max_attempts = 1")
 }
 
-fn in_days(days: i64) -> DateTime {
+pub(crate) fn in_days(days: i64) -> DateTime {
     DateTime::from_millis(DateTime::now().timestamp_millis() + days * DAY_MS)
 }
 
 /// The sample, its key's token being this one with this end.
-fn with_token(token: &str, expires_in: impl Into<Bson>) -> Reference {
+pub(crate) fn with_token(token: &str, expires_in: impl Into<Bson>) -> Reference {
     let mut reference = Reference::sample();
     let token = doc! { "access_token": token, "expires_in": expires_in.into() };
     reference.change(

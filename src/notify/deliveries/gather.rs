@@ -27,6 +27,8 @@ pub(super) struct Look<W> {
     pub(super) now_ms: i64,
     /// Whether other nodes can be asked.
     pub(super) agrees: bool,
+    /// Whether nobody ever can be: what is cached is all there is.
+    pub(super) is_alone: bool,
     pub(super) judge: Judge,
 }
 
@@ -144,7 +146,10 @@ impl<W: Way> Look<W> {
         let prepared = AssertUnwindSafe(|| {
             let facts = match sources.facts(number, &delivery, lead) {
                 Ok(Ok(facts)) => facts,
-                Ok(Err(missing)) => return Ok(Err(self.without(missing, &delivery))),
+                Ok(Err(missing)) => {
+                    let is_certain = self.is_certain(sources.reference, &delivery);
+                    return Ok(Err(self.without(missing, &delivery, is_certain)));
+                }
                 Err(StoreError::Corrupt { .. }) => {
                     return Ok(Err(failed_verdict("the lead is damaged".to_owned())));
                 }
@@ -169,17 +174,23 @@ impl<W: Way> Look<W> {
         })))
     }
 
-    /// Users come with the next pull, campaigns at once: what is missing may have been made a moment ago (R13).
-    fn without(&self, missing: Missing, delivery: &Delivery) -> Verdict {
+    /// Users come with the next pull, campaigns at once: what is missing may have been made a moment ago. Until it is
+    /// certain that it is not there, it is waited for, however long MongoDB is away (R13).
+    fn without(&self, missing: Missing, delivery: &Delivery, is_certain: bool) -> Verdict {
+        let is_soon = self.now_ms - delivery.wanted_at_ms < USER_WAIT_MS;
         match missing {
-            Missing::NotYet(what) if self.now_ms - delivery.wanted_at_ms < USER_WAIT_MS => {
-                Verdict::Postponed {
-                    error: Some(what.to_owned()),
-                    due_ms: self.now_ms + USER_POLL_MS,
-                }
-            }
+            Missing::NotYet(what) if is_soon || !is_certain => Verdict::Postponed {
+                error: Some(what.to_owned()),
+                due_ms: self.now_ms + USER_POLL_MS,
+            },
             Missing::NotYet(what) | Missing::Gone(what) => failed_verdict(what.to_owned()),
         }
+    }
+
+    /// Whether everything was read upstream since the delivery was asked for; a stand-alone node has nothing to read.
+    fn is_certain(&self, reference: &Reference, delivery: &Delivery) -> bool {
+        let complete_at_ms = reference.complete_at_ms();
+        self.is_alone || complete_at_ms.is_some_and(|at_ms| at_ms > delivery.wanted_at_ms)
     }
 }
 

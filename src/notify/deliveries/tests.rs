@@ -4,7 +4,9 @@
 
 mod agreement;
 mod bench;
+mod patience;
 mod planned;
+mod renamed;
 
 use std::time::Duration;
 
@@ -225,25 +227,6 @@ async fn after_three_days_it_is_too_late_and_the_last_error_is_kept() {
         ["sent"],
         "whoever asks for it wants it now"
     );
-}
-
-#[tokio::test]
-async fn a_user_who_is_not_known_yet_is_waited_for_but_not_for_ever() {
-    let bench = Bench::with("only_send_email").await;
-    bench.without_user().await;
-    bench.lead(1).await;
-    bench.work(Email).await;
-    assert_eq!(bench.states(Email), ["waiting"]);
-    bench.with_user().await;
-    bench.clock.advance(MINUTE);
-    bench.work(Email).await;
-    assert_eq!(bench.states(Email), ["sent"]);
-    bench.without_user().await;
-    bench.lead(2).await;
-    bench.work(Email).await;
-    bench.clock.advance(11 * MINUTE);
-    bench.work(Email).await;
-    assert_eq!(bench.states(Email), ["sent", "failed"]);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use crate::graph::Options;
 use crate::model::{Method, TaskKey, Webhook};
 use crate::pipeline::freshness::Freshness;
 use crate::pipeline::readings::Readings;
+use crate::pipeline::tests::damage::damage_task;
 use crate::pipeline::{Limits, Pipeline};
 use crate::store::Store;
 use crate::store::reference::StoreReplica;
@@ -243,4 +244,26 @@ async fn a_batch_is_read_once_in_a_pass_and_not_for_each_of_its_changes() {
     let other = open(2, 0);
     assert!(!Arc::ptr_eq(&first, &other));
     assert!(Arc::ptr_eq(&other, &open(2, 0)));
+}
+
+/// A damaged record kept all others of its account parked, and what was due for Graph waiting.
+#[tokio::test]
+async fn damaged_tasks_are_woken_and_fetched_like_the_others() {
+    let mut bench = Bench::new().await;
+    bench.receive(&[11, 12, 13]).await;
+    bench.work().await;
+    assert_eq!(bench.parked(), 3);
+    let store = Arc::clone(&bench.shared.store);
+    let (tasks, _) = store.read().unwrap().fate(1).unwrap();
+    damage_task(&store, tasks[0].0).await;
+    let unpark = |tables: &mut Tables<'_>| {
+        tables.unpark(&ACCOUNT.bytes())?;
+        tables.wake_parked(WAKE_MAX, NOW_MS)
+    };
+    assert_eq!(store.write(unpark).await.unwrap(), 3);
+    damage_task(&store, tasks[1].0).await;
+    bench.graph.allow("old");
+    bench.clock.advance(Duration::from_secs(3 * 60 * 60));
+    bench.work().await;
+    assert_eq!((bench.parked(), bench.leads()), (0, 3));
 }

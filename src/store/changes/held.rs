@@ -28,6 +28,9 @@ pub struct Held {
     pub since_ms: i64,
     /// Until when.
     pub state: State,
+    /// The ticket from which on a push speaks of what is held. Batches overlap: one that is older may be concluded when
+    /// a newer one has had the document held already.
+    pub from_ticket: u64,
 }
 
 /// What a held document waits for.
@@ -79,8 +82,8 @@ pub enum Cause {
 }
 
 impl Held {
-    /// Waiting for `parent`.
-    pub(crate) fn behind(parent: Row, owed: Owed, since_ms: i64) -> Self {
+    /// Waiting for `parent`. Pushes of `pending` and of what is newer speak of it.
+    pub(crate) fn behind(parent: Row, owed: Owed, since_ms: i64, pending: &Pending) -> Self {
         let state = State::Behind {
             parent: key(parent),
         };
@@ -88,11 +91,12 @@ impl Held {
             owed,
             since_ms,
             state,
+            from_ticket: oldest_ticket(pending),
         }
     }
 
-    /// New, in the log, and in the way of what refers to it until it is upstream.
-    pub(crate) fn being_tried(since_ms: i64) -> Self {
+    /// New, in the log at `ticket`, and in the way of what refers to it until it is upstream.
+    pub(crate) fn being_tried(since_ms: i64, ticket: u64) -> Self {
         let owed = Owed {
             first: true,
             ..Owed::default()
@@ -102,7 +106,35 @@ impl Held {
             owed,
             since_ms,
             state,
+            from_ticket: ticket,
         }
+    }
+
+    /// What stands for a damaged record. Nobody knows what of the document is not upstream, so it is all of it: what is
+    /// there already stays as it is.
+    fn of_damaged(error: &StoreError) -> Self {
+        let message = error.to_string();
+        let cause = Cause::Damaged { message };
+        let after = Some(Failure { attempts: 1, cause });
+        Self {
+            owed: Owed {
+                first: true,
+                befores: vec![Vec::new()],
+            },
+            since_ms: 0,
+            state: State::BeingTried { after },
+            from_ticket: 0,
+        }
+    }
+
+    /// Whether what was pushed includes what is held. A document that is being tried is in the log as well: whoever has
+    /// its ticket there was rendered after it was held.
+    fn is_covered_by(&self, pushed: &Pending) -> bool {
+        let ticket = match self.state {
+            State::BeingTried { .. } => pushed.tickets.last().copied().unwrap_or(0),
+            State::SetAside { .. } | State::Behind { .. } => oldest_ticket(pushed),
+        };
+        ticket >= self.from_ticket
     }
 
     /// What went wrong, if anything did.
@@ -193,6 +225,7 @@ impl Tables<'_> {
                 failure: Failure { attempts, cause },
                 next_at_ms: now_ms + wait_ms,
             },
+            from_ticket: oldest_ticket(pending),
         };
         self.remove_tickets(std::iter::once(pending))?;
         self.hold(pending.row, &held)
@@ -218,16 +251,19 @@ impl Tables<'_> {
             // It came free meanwhile, and let go what waited for it: this document is met again in the next pass.
             return Ok(());
         }
-        let held = Held::behind(by, self.owed(pending)?, now_ms);
+        let held = Held::behind(by, self.owed(pending)?, now_ms, pending);
         self.remove_tickets(std::iter::once(pending))?;
         self.hold(pending.row, &held)
     }
 
-    /// Lets go what waited for a document that is upstream now.
-    pub(crate) fn pushed(&mut self, row: Row) -> Result<(), StoreError> {
-        let Some(held) = self.unhold(row)? else {
+    /// Lets go what waited for a document that is upstream now, unless it has come to be held for something newer.
+    pub(crate) fn pushed(&mut self, pending: &Pending) -> Result<(), StoreError> {
+        let row = pending.row;
+        let held = self.held(row)?;
+        let Some(held) = held.filter(|held| held.is_covered_by(pending)) else {
             return Ok(());
         };
+        self.unhold(row)?;
         self.release_blocked_by(row)?;
         if held.owed.first && Collection::of(row) == Collection::Contacts {
             self.offer_to_leads(row)?;
@@ -271,11 +307,20 @@ impl Tables<'_> {
 
     /// No longer holds a document; how it was held is returned.
     fn unhold(&mut self, row: Row) -> Result<Option<Held>, StoreError> {
-        let Some(held) = self.held(row)? else {
+        let (collection, number) = key(row);
+        let Some(record) = self.held.remove(key(row))? else {
             return Ok(None);
         };
-        let (collection, number) = key(row);
-        self.held.remove(key(row))?;
+        let read = codec::decode::<Held>(TABLE, record.value());
+        drop(record);
+        let held = match read {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::error!(%error, ?row, "all of a held document is pushed again");
+                self.take_off_any_list(key(row))?;
+                return Ok(Some(Held::of_damaged(&error)));
+            }
+        };
         match held.state {
             State::Behind { parent } => {
                 self.blocked
@@ -287,6 +332,15 @@ impl Tables<'_> {
             State::BeingTried { .. } => {}
         }
         Ok(Some(held))
+    }
+
+    /// What a damaged record would have told: where its document is listed.
+    fn take_off_any_list(&mut self, held: RowTuple) -> Result<(), StoreError> {
+        self.blocked
+            .retain(|(_, _, collection, number), ()| (collection, number) != held)?;
+        self.retries
+            .retain(|(_, collection, number), ()| (collection, number) != held)?;
+        Ok(())
     }
 
     pub(crate) fn held(&self, row: Row) -> Result<Option<Held>, StoreError> {
@@ -306,6 +360,7 @@ impl Tables<'_> {
             if let Some(mut held) = self.held(*row)? {
                 let after = held.failure().cloned();
                 held.state = State::BeingTried { after };
+                held.from_ticket = self.last_number("last_ticket")? + 1;
                 self.hold(*row, &held)?;
                 self.append_owed(*row, &held.owed)?;
             }
@@ -366,7 +421,7 @@ impl Snapshot {
         let mut found = Vec::new();
         for entry in self.held.iter()?.take(limit) {
             let (key, record) = entry?;
-            found.push((row(key.value()), codec::decode(TABLE, record.value())?));
+            found.push((row(key.value()), read(record.value())));
         }
         Ok(found)
     }
@@ -380,6 +435,11 @@ fn row((collection, number): RowTuple) -> Row {
     Row { collection, number }
 }
 
+/// Tickets ascend, and there is always one.
+fn oldest_ticket(pending: &Pending) -> u64 {
+    pending.tickets.first().copied().unwrap_or(0)
+}
+
 /// A time as the retries are ordered by.
 fn due(at_ms: i64) -> u64 {
     at_ms.max(0).cast_unsigned()
@@ -389,8 +449,10 @@ fn load(
     held: &impl ReadableTable<RowTuple, &'static [u8]>,
     row: Row,
 ) -> Result<Option<Held>, StoreError> {
-    let Some(record) = held.get(key(row))? else {
-        return Ok(None);
-    };
-    codec::decode(TABLE, record.value()).map(Some)
+    let record = held.get(key(row))?;
+    Ok(record.map(|record| read(record.value())))
+}
+
+fn read(record: &[u8]) -> Held {
+    codec::decode(TABLE, record).unwrap_or_else(|error| Held::of_damaged(&error))
 }

@@ -59,13 +59,7 @@ impl<'a, T: ReadableTable<RowTuple, &'static [u8]>> Ids<'a, T> {
                 let conversation = self.linked(Collection::Conversations, links.conversation)?;
                 derived_id("room", &[&conversation.ok_or(DANGLING)?.bytes()])
             }
-            Collection::Messages => {
-                let room = self.linked(Collection::Rooms, links.room)?;
-                derived_id(
-                    "message",
-                    &[&room.ok_or(DANGLING)?.bytes(), &self.seed(stored)?],
-                )
-            }
+            Collection::Messages => derived_id("message", &[&self.seed(stored)?]),
             Collection::Deals => {
                 let lead = self.linked(Collection::Leads, links.lead)?;
                 derived_id("deal", &[&lead.ok_or(DANGLING)?.bytes()])
@@ -91,19 +85,6 @@ impl<'a, T: ReadableTable<RowTuple, &'static [u8]>> Ids<'a, T> {
         Ok(Some(id))
     }
 
-    /// A message's `_id` if it was pushed before its conversation was adopted.
-    pub(super) fn before_adoption(&self, message: &Stored) -> Result<ObjectId, StoreError> {
-        let number = message.links.conversation.ok_or(DANGLING)?;
-        let mut conversation = Stored::clone(&*self.parent(Collection::Conversations, number)?);
-        conversation.adopted = None;
-        let conversation = self.of(Collection::Conversations.row(number), &conversation)?;
-        let room = derived_id("room", &[&conversation.bytes()]);
-        Ok(derived_id(
-            "message",
-            &[&room.bytes(), &self.seed(message)?],
-        ))
-    }
-
     /// Whose conversation it is: the contact's, else the lead's.
     fn owner(&self, links: &Links) -> Result<[u8; 12], StoreError> {
         if let Some(contact) = links.contact {
@@ -114,14 +95,18 @@ impl<'a, T: ReadableTable<RowTuple, &'static [u8]>> Ids<'a, T> {
         Ok(self.parent(Collection::Leads, lead)?.own_id)
     }
 
-    /// What tells a room's messages apart: the lead, unless it repeats one; nothing for the system's.
+    /// What a message is: a lead's, a repetition of one, or a room's first. Where it is said is no part of it: a
+    /// contact may turn out to be another one, with another conversation, between a push whose outcome is unknown and
+    /// the next.
     fn seed(&self, stored: &Stored) -> Result<[u8; 12], StoreError> {
-        match (
-            &stored.payload,
-            self.linked(Collection::Leads, stored.links.lead)?,
-        ) {
-            (None, Some(lead)) => Ok(lead.bytes()),
-            _ => Ok(stored.own_id),
+        if stored.payload.is_some() {
+            return Ok(stored.own_id);
         }
+        let links = stored.links;
+        let of = match links.lead {
+            Some(_) => self.linked(Collection::Leads, links.lead)?,
+            None => self.linked(Collection::Rooms, links.room)?,
+        };
+        Ok(of.ok_or(DANGLING)?.bytes())
     }
 }

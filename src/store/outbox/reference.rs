@@ -103,10 +103,6 @@ pub(super) fn wanted(
         .map(|before| Reference::from_bytes(before))
         .collect();
     let mut ids = vec![Bson::ObjectId(snapshot.upstream_id(row, stored)?)];
-    if Collection::of(row) == Collection::Messages {
-        // The contact may have brought a conversation along after the message was on its way.
-        ids.push(snapshot.id_before_adoption(stored)?.into());
-    }
     let mut replaces = Vec::new();
     for earlier in earlier.iter().flatten() {
         ids.push(earlier.document.into());

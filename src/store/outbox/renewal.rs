@@ -39,10 +39,16 @@ impl Tables<'_> {
             Collection::Conversations.row(conversation),
             Collection::Rooms.row(room),
         ] {
-            self.push_anew(row)?;
-            self.hold(row, &Held::being_tried(now_ms))?;
+            self.wait_for_anew(row, now_ms)?;
         }
         self.push_anew(Collection::Messages.row(message))
+    }
+
+    /// Pushes it once more, as a document that what refers to it has to wait for.
+    fn wait_for_anew(&mut self, row: Row, now_ms: i64) -> Result<(), StoreError> {
+        self.push_anew(row)?;
+        let ticket = self.last_number("last_ticket")?;
+        self.hold(row, &Held::being_tried(now_ms, ticket))
     }
 
     /// A conversation that was a lead's turns out to exist for its contact: the room follows.
@@ -55,9 +61,7 @@ impl Tables<'_> {
         let Some((_, room, message)) = self.conversation_of(contact)? else {
             return Ok(());
         };
-        let room = Collection::Rooms.row(room);
-        self.push_anew(room)?;
-        self.hold(room, &Held::being_tried(now_ms))?;
+        self.wait_for_anew(Collection::Rooms.row(room), now_ms)?;
         self.push_anew(Collection::Messages.row(message))
     }
 
@@ -148,14 +152,15 @@ impl Tables<'_> {
         self.append_change(row, Change::First)
     }
 
-    /// A contact under an `_id` that was only claimed is upstream now: from here on its deletion would be noticed.
-    pub(super) fn seen(&mut self, row: Row) -> Result<(), StoreError> {
+    /// The contact was written under this `_id`. If it is the one that was only claimed, its deletion would be noticed
+    /// from here on; if the contact has got another one meanwhile, that one was never written.
+    pub(super) fn seen(&mut self, row: Row, id: ObjectId) -> Result<(), StoreError> {
         if Collection::of(row) != Collection::Contacts {
             return Ok(());
         }
         let mut stored = self.document(row)?;
         match &mut stored.adopted {
-            Some(adopted) if !adopted.seen => adopted.seen = true,
+            Some(adopted) if adopted.id == id.bytes() && !adopted.seen => adopted.seen = true,
             _ => return Ok(()),
         }
         self.put_document(row, &stored)

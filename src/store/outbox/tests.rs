@@ -19,6 +19,11 @@ use crate::store::changes::Change;
 use crate::store::documents::{Collection, ContactKeys, LeadFacts, Links, Stored, key};
 use crate::store::{Store, StoreError, Tables};
 
+mod damaged;
+mod offered;
+mod overlap;
+mod unknown;
+
 const NOW_MS: i64 = 1_700_000_000_000;
 const ACCOUNT: ObjectId = ObjectId::from_bytes([0xa1; 12]);
 const DAY: Duration = Duration::from_secs(86_400);

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::{port, wait};
@@ -66,6 +66,8 @@ pub(crate) enum Answer {
     Late(Duration),
     /// The next answer of the script, once as many calls as the barrier counts have come to it.
     Together(Arc<Barrier>),
+    /// The next answer of the script, once the test says so.
+    Once(Arc<Notify>),
     /// The connection breaks without an answer.
     Reset,
 }
@@ -228,6 +230,11 @@ impl Graph {
         about.cloned().collect()
     }
 
+    /// How often it was asked to exchange a token, answered or not.
+    pub(crate) fn asked_to_exchange(&self) -> usize {
+        self.calls(EXCHANGE).len()
+    }
+
     /// How many tokens were exchanged for longer-lived ones.
     pub(crate) fn exchanged(&self) -> usize {
         self.state().exchanged
@@ -303,6 +310,7 @@ async fn answer(
             Answer::Together(barrier) => {
                 barrier.wait().await;
             }
+            Answer::Once(told) => told.notified().await,
             Answer::Reset => return Err(Broken),
         }
     }

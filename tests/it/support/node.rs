@@ -268,10 +268,28 @@ impl Node {
         self.is_frozen = false;
     }
 
+    /// Its disk takes nothing more, until [`Node::free_disk`].
+    pub(crate) fn fill_disk(&mut self) {
+        self.running().fill_disk();
+    }
+
+    /// Ends [`Node::fill_disk`].
+    pub(crate) fn free_disk(&mut self) {
+        self.running().free_disk();
+    }
+
     /// Runs `inlet` with these arguments and this node's configuration, beside the running node or on its closed
     /// store.
     pub(crate) async fn cli(&self, arguments: &[&str]) -> Said {
-        let mut command = self.command(arguments);
+        Self::run(self.command(arguments)).await
+    }
+
+    /// As [`Node::cli`], by somebody whom the permissions of files concern: root asks none.
+    pub(crate) async fn cli_without_privileges(&self, arguments: &[&str]) -> Said {
+        Self::run(process::without_privileges(&self.command(arguments))).await
+    }
+
+    async fn run(mut command: Command) -> Said {
         let output = tokio::task::spawn_blocking(move || command.output());
         let output = output.await.expect("the command's thread ends");
         Said::from(output.expect("the binary can be run"))
@@ -311,6 +329,12 @@ impl Node {
         String::from_utf8_lossy(&log).contains("panicked")
     }
 
+    /// How often its log says this, over all starts.
+    pub(crate) fn says(&self, text: &str) -> usize {
+        let log = std::fs::read(self.log()).expect("a node that ran has a log");
+        String::from_utf8_lossy(&log).matches(text).count()
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.path().join("inlet.log")
     }
@@ -332,7 +356,7 @@ impl Node {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = process::on_a_disk_that_may_be_full(PROGRAM);
         command
             .args(arguments)
             .arg("--config")

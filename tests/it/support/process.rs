@@ -76,6 +76,27 @@ impl Process {
         self.signal("CONT");
     }
 
+    /// From now on its disk is full: no file of its takes a byte beyond its first page, and none grows. The command it
+    /// was started with must be one of [`on_a_disk_that_may_be_full`].
+    pub(crate) fn fill_disk(&self) {
+        self.limit_files("4096:");
+    }
+
+    /// Ends [`Process::fill_disk`].
+    pub(crate) fn free_disk(&self) {
+        self.limit_files("unlimited:");
+    }
+
+    /// The system's own limit, of which a program sees what it sees of a full disk: writes that fail.
+    fn limit_files(&self, size: &str) {
+        let limited = Command::new("prlimit")
+            .arg(format!("--pid={}", self.child.id()))
+            .arg(format!("--fsize={size}"))
+            .status()
+            .expect("util-linux is there");
+        assert!(limited.success(), "the size of files cannot be limited");
+    }
+
     /// The end of its log.
     pub(crate) fn log_tail(&self) -> String {
         tail(&self.log)
@@ -104,6 +125,24 @@ impl Process {
             .expect("a shell is there");
         assert!(sent.success(), "SIG{name} was not delivered");
     }
+}
+
+/// `program`, to which a write beyond the limit of a file's size is an error and not its end.
+pub(crate) fn on_a_disk_that_may_be_full(program: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", program]);
+    command
+}
+
+/// The same command, without the capability to disregard permissions where the tests run as root.
+pub(crate) fn without_privileges(command: &Command) -> Command {
+    let mut other = Command::new("sh");
+    let drop_them = "[ \"$(id -u)\" != 0 ] || set -- setpriv --bounding-set=-dac_override,-dac_read_search \"$@\"";
+    other
+        .args(["-c", &format!("{drop_them}; exec \"$@\""), "sh"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    other
 }
 
 impl Drop for Process {

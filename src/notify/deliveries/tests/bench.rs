@@ -157,11 +157,20 @@ impl Bench {
     }
 
     async fn apply(&self, event: ReplicaEvent) {
+        self.pull(vec![event], None).await;
+    }
+
+    /// A pull has read everything there is upstream.
+    pub(super) async fn is_complete(&self) {
+        self.pull(Vec::new(), Some(self.clock.now_ms())).await;
+    }
+
+    async fn pull(&self, events: Vec<ReplicaEvent>, complete_at_ms: Option<i64>) {
         let replica = StoreReplica {
             store: Arc::clone(&self.shared.store),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
         };
-        let apply = move || replica.apply(vec![event], None, None);
+        let apply = move || replica.apply(events, None, complete_at_ms);
         tokio::task::spawn_blocking(apply).await.unwrap().unwrap();
     }
 
@@ -298,6 +307,13 @@ impl Bench {
         for script in &self.scripts {
             *script.disk.lock().unwrap() = self.disk.clone();
         }
+    }
+
+    /// The node is started again under another name.
+    pub(super) fn reopen_as(&mut self, node: &'static str) {
+        let table = self.seat.table.clone();
+        self.seat = Arc::new(Seat { table, node });
+        self.reopen();
     }
 
     /// Waits until the store is open again after a failure.
@@ -443,6 +459,10 @@ impl Claims for Seat {
     fn is_reachable(&self) -> bool {
         let table = self.table.as_ref();
         table.is_some_and(|table| !*table.is_away.lock().unwrap())
+    }
+
+    fn is_alone(&self) -> bool {
+        self.table.is_none()
     }
 
     async fn claim(&self, keys: Vec<String>, _: i64) -> Option<Vec<bool>> {
