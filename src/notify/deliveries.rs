@@ -99,12 +99,15 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
     /// outcome was lost with the process, or the step, that marked it.
     async fn settle(&mut self) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
-        let marked = self.store.read()?.sending(self.way.channel())?;
-        let is_known = |number: &u64| self.known.iter().any(|(known, _)| known == number);
-        let lost: Vec<_> = marked.into_iter().filter(|one| !is_known(one)).collect();
-        for number in lost {
-            self.known.push((number, self.judge.lost(now_ms)));
+        let snapshot = self.store.read()?;
+        for number in snapshot.sending(self.way.channel())? {
+            if !self.known.iter().any(|(known, _)| *known == number) {
+                let delivery = intact(snapshot.delivery(number))?;
+                let lost = self.judge.lost(delivery.as_ref(), now_ms);
+                self.known.push((number, lost));
+            }
         }
+        drop(snapshot);
         if self.known.is_empty() {
             return Ok(());
         }
@@ -251,6 +254,14 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
                 .try_for_each(|token| tables.forget_token(token, now_ms))
         };
         self.store.write(work).await
+    }
+}
+
+/// `None` also where the record is damaged.
+fn intact(read: Result<Option<Delivery>, StoreError>) -> Result<Option<Delivery>, StoreError> {
+    match read {
+        Err(StoreError::Corrupt { .. }) => Ok(None),
+        read => read,
     }
 }
 

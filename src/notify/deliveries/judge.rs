@@ -89,12 +89,14 @@ impl Judge {
         }
     }
 
-    /// The mark of a call whose outcome nobody knows.
-    pub(super) fn lost(&self, now_ms: i64) -> Verdict {
+    /// The mark of a call whose outcome nobody knows. It uses up an attempt: the node may have died of this message, and
+    /// one that dies of something else, again and again, is not to send it at each of its starts. It is due at once,
+    /// because the start was the wait. `None`: its record is damaged.
+    pub(super) fn lost(&self, delivery: Option<&Delivery>, now_ms: i64) -> Verdict {
+        let has_attempts = delivery.is_some_and(|delivery| self.has_attempts_after_this(delivery));
         let error = STOPPED.to_owned();
-        if self.channel.may_repeat() {
-            let error = Some(error);
-            return Verdict::Postponed {
+        if has_attempts && self.channel.may_repeat() {
+            return Verdict::Again {
                 error,
                 due_ms: now_ms,
             };
@@ -142,10 +144,15 @@ impl Judge {
             (self.limits.backoff, self.limits.backoff_max),
             delivery.attempts,
         );
-        (delivery.attempts + 1 < self.limits.max_attempts).then(|| Verdict::Again {
-            error: short(error),
-            due_ms: later(now_ms, wait),
-        })
+        self.has_attempts_after_this(delivery)
+            .then(|| Verdict::Again {
+                error: short(error),
+                due_ms: later(now_ms, wait),
+            })
+    }
+
+    fn has_attempts_after_this(&self, delivery: &Delivery) -> bool {
+        delivery.attempts + 1 < self.limits.max_attempts
     }
 
     /// The channel is away when nothing of what went out got an answer, or when the provider asks to be left alone.

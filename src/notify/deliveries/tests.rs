@@ -51,6 +51,31 @@ async fn what_a_crash_found_on_its_way_is_sent_again_unless_it_is_an_sms() {
     assert_eq!(bench.lead_errors(), ["SmsSendError"]);
 }
 
+/// A node that dies of something else, again and again, sent the same message at each of its starts.
+#[tokio::test]
+async fn crashes_use_up_the_attempts_of_what_was_on_its_way() {
+    let mut bench = Bench::with("only_send_email").await;
+    bench.lead(1).await;
+    for channel in [Email, Push] {
+        for _ in 0..3 {
+            bench.cut_the_power_while_sending(channel).await;
+        }
+        bench.work(channel).await;
+        bench.clock.advance(DAY);
+        bench.work(channel).await;
+        assert_eq!(
+            (bench.handed_over(channel), bench.states(channel)),
+            (3, vec!["unknown"]),
+            "{channel}"
+        );
+        assert_eq!(bench.delivery(channel).attempts, 2);
+    }
+    assert_eq!(bench.lead_errors(), ["emailSendError"]);
+    bench.resend(Email, false).await;
+    bench.work(Email).await;
+    assert_eq!(bench.states(Email), ["sent"]);
+}
+
 /// Seven successes waited in memory for an eighth message, which a slow relay may hold for minutes.
 #[tokio::test]
 async fn an_answer_is_written_down_before_the_others_have_come() {
