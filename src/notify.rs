@@ -42,6 +42,15 @@ pub enum Failure {
         /// How long the provider asked to be left alone.
         retry_after: Option<Duration>,
     },
+    /// The provider is well, and does not take this message now: a recipient who is greylisted, a device or a sender's
+    /// number that has had too much. Nothing was handed over; this message waits alone, and uses up no attempt (R28).
+    #[error("{detail}")]
+    Deferred {
+        /// The provider's answer.
+        detail: String,
+        /// How long the provider asked to wait with it.
+        retry_after: Option<Duration>,
+    },
     /// A "no" for good: this message will never be taken (R28).
     #[error("{detail}")]
     Refused {

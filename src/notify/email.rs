@@ -215,9 +215,10 @@ impl EmailSender {
     ///
     /// # Errors
     /// * [`Failure::Unavailable`]: nothing was handed over and the message is not to blame. No connection, no answer in
-    ///   time, or the connection broke before the last byte of the message; any `4xx`; a `5xx` to our greeting, our
-    ///   encryption, our password or our own address as the envelope's sender; `530`, `534`, `535` and `538` at any
-    ///   time.
+    ///   time, or the connection broke before the last byte of the message; a `4xx` or `5xx` to our greeting, our
+    ///   encryption, our password or our own address as the envelope's sender; `421`, `530`, `534`, `535` and `538` at
+    ///   any time.
+    /// * [`Failure::Deferred`]: any other `4xx` for the recipient or for the message, such as greylisting.
     /// * [`Failure::Refused`]: a `5xx` for the recipient or for the message, or a recipient that is no address.
     /// * [`Failure::Unknown`]: all bytes of the message were handed to the connection and then it broke, or no answer
     ///   came in time, or one that cannot be read. The relay may have taken it.

@@ -37,7 +37,7 @@ pub struct Delivery {
     pub state: State,
     /// Attempts used up: local faults, and calls whose outcome is unknown.
     pub attempts: u32,
-    /// How often it found its channel unavailable in a row.
+    /// How often its channel was unavailable, or did not take it yet.
     pub refusals: u32,
     /// What stood in the way last.
     pub last_error: Option<String>,
@@ -137,7 +137,7 @@ pub(crate) enum Verdict {
     Elsewhere,
     /// To be tried again; an attempt is used up.
     Again { error: String, due_ms: i64 },
-    /// To be tried again; the channel is to blame.
+    /// To be tried again; the channel was unavailable, or does not take it yet.
     Unavailable { error: String, due_ms: i64 },
     /// To be looked at again; nothing was handed over.
     Postponed { error: Option<String>, due_ms: i64 },

@@ -75,6 +75,10 @@ fn is_unavailable<T>(outcome: &Result<T, Failure>) -> bool {
     matches!(outcome, Err(Failure::Unavailable { .. }))
 }
 
+fn is_deferred<T>(outcome: &Result<T, Failure>) -> bool {
+    matches!(outcome, Err(Failure::Deferred { .. }))
+}
+
 fn is_refused<T>(outcome: &Result<T, Failure>) -> bool {
     matches!(outcome, Err(Failure::Refused { .. }))
 }

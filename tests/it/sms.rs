@@ -47,6 +47,7 @@ fn name(outcome: &Result<Receipt, Failure>) -> &'static str {
     match outcome {
         Ok(_) => "taken",
         Err(Failure::Unavailable { .. }) => "unavailable",
+        Err(Failure::Deferred { .. }) => "deferred",
         Err(Failure::Refused { .. }) => "refused",
         Err(Failure::Unknown { .. }) => "unknown",
     }
@@ -143,7 +144,9 @@ async fn every_answer_has_its_meaning() {
             "unavailable",
             Some(7),
         ),
-        (with_code(429, 21611), "unavailable", None),
+        (with_code(429, 21611), "deferred", None),
+        (with_code(400, 21611), "refused", None),
+        (with_code(429, 63038), "unavailable", None),
         (with_code(500, 20500), "unavailable", None),
         (
             with_code(503, 20503).header("retry-after", "9"),

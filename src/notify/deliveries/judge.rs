@@ -1,7 +1,7 @@
 //! What an answer means for its message, and for the channel (R26, R28). Pure but for the jitter.
 //!
 //! An outage is the channel's, not the message's: the whole channel waits behind one backoff, and one message finds out
-//! when it is over. It must not be the same message every time, since a provider may be unwilling towards one alone.
+//! when it is over. What a provider does not take now, while it takes others, waits alone.
 
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use crate::worker::jittered;
 
 /// Backoff while a channel is away, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The same for one message that a provider defers: greylisting ends after some minutes.
+const DEFERRAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(900));
 /// The longest that a provider may ask to be left alone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// What is kept of an error's text.
@@ -89,9 +91,9 @@ impl Judge {
         }
     }
 
-    /// The mark of a call whose outcome nobody knows. It uses up an attempt: the node may have died of this message, and
-    /// one that dies of something else, again and again, is not to send it at each of its starts. It is due at once,
-    /// because the start was the wait. `None`: its record is damaged.
+    /// The mark of a call whose outcome nobody knows. It uses up an attempt: the node may have died of this message,
+    /// and one that dies of something else, again and again, is not to send it at each of its starts. It is due at
+    /// once, because the start was the wait. `None`: its record is damaged.
     pub(super) fn lost(&self, delivery: Option<&Delivery>, now_ms: i64) -> Verdict {
         let has_attempts = delivery.is_some_and(|delivery| self.has_attempts_after_this(delivery));
         let error = STOPPED.to_owned();
@@ -125,6 +127,17 @@ impl Judge {
                 Verdict::Unavailable {
                     error: short(detail),
                     due_ms: later(now_ms, wait).max(self.blocked_until_ms),
+                }
+            }
+            Err(Failure::Deferred {
+                detail,
+                retry_after,
+            }) => {
+                let asked_for = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+                let wait = doubled(DEFERRAL, delivery.refusals).max(asked_for);
+                Verdict::Unavailable {
+                    error: short(detail),
+                    due_ms: later(now_ms, wait),
                 }
             }
             Err(Failure::Unknown { detail }) => {
@@ -185,7 +198,7 @@ fn trouble(handed: &Handed) -> Option<(&str, Option<Duration>)> {
             retry_after,
         }) => Some((detail, *retry_after)),
         Err(Failure::Unknown { detail }) => Some((detail, None)),
-        Ok(_) | Err(Failure::Refused { .. }) => None,
+        Ok(_) | Err(Failure::Deferred { .. } | Failure::Refused { .. }) => None,
     }
 }
 

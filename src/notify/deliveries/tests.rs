@@ -8,6 +8,7 @@ mod planned;
 
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::model::Channel::{Email, Push, Sms};
 use crate::worker::{Step, Worker};
 use bench::{Bench, Reply};
@@ -156,6 +157,44 @@ async fn a_message_that_its_provider_does_not_want_yet_holds_up_no_other() {
     bench.clock.advance(MINUTE);
     bench.until_idle(&mut email).await;
     assert_eq!(bench.states(Email), ["sent"; 9]);
+}
+
+/// One greylisted recipient held up everybody's mail.
+#[tokio::test]
+async fn what_its_provider_defers_waits_alone_and_for_longer_each_time() {
+    let bench = Bench::with("only_send_email").await;
+    bench.lead(1).await;
+    let mut email = bench.worker(Email);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        bench.next(Email, Reply::Deferred(None));
+        bench.until_idle(&mut email).await;
+        assert_eq!(bench.trouble(Email), None, "the relay is well");
+        let wait = bench.delivery(Email).state.at_ms() - bench.clock.now_ms();
+        bench
+            .clock
+            .advance(Duration::from_millis(wait.cast_unsigned()));
+        waits.push(wait);
+    }
+    assert!(waits.is_sorted() && waits[0] >= 5_000, "{waits:?}");
+    bench.next(Email, Reply::Deferred(Some(20 * MINUTE)));
+    bench.until_idle(&mut email).await;
+    for id in 2..=9 {
+        bench.lead(id).await;
+    }
+    bench.until_idle(&mut email).await;
+    assert_eq!(bench.states(Email)[1..], ["sent"; 8]);
+    bench.clock.advance(19 * MINUTE);
+    bench.until_idle(&mut email).await;
+    assert_eq!(
+        bench.states(Email)[0],
+        "waiting",
+        "as the provider wants it"
+    );
+    bench.clock.advance(MINUTE);
+    bench.until_idle(&mut email).await;
+    assert_eq!(bench.states(Email), ["sent"; 9]);
+    assert_eq!(bench.lead_errors(), [""; 0]);
 }
 
 #[tokio::test]

@@ -75,7 +75,10 @@ impl EmailSender {
     ) -> Result<String, Failure> {
         let mut connection = self.connect().await?;
         let outcome = self.submit(&mut connection, envelope, mail).await;
-        if matches!(outcome, Ok(_) | Err(Failure::Refused { .. })) {
+        if matches!(
+            outcome,
+            Ok(_) | Err(Failure::Refused { .. } | Failure::Deferred { .. })
+        ) {
             // Whatever comes of it, the outcome stands.
             let _ = timeout(GOODBYE, connection.abort()).await;
         }
@@ -282,19 +285,33 @@ impl Step {
 
 /// What to do about it (R26, R28).
 fn judge(step: Step, code: Option<Code>, detail: String) -> Failure {
-    let is_permanent = code
-        .is_some_and(|code| code.severity == Severity::PermanentNegativeCompletion)
-        && !is_about_credentials(code);
-    match step {
-        Step::Recipient | Step::Data | Step::Transfer | Step::Acceptance if is_permanent => {
-            Failure::Refused { detail }
-        }
-        Step::Acceptance if code.is_none() => Failure::Unknown { detail },
+    let severity = code
+        .filter(|code| !is_about_the_relay(*code))
+        .map(|code| code.severity);
+    match (step, severity) {
+        (
+            Step::Recipient | Step::Data | Step::Transfer | Step::Acceptance,
+            Some(Severity::PermanentNegativeCompletion),
+        ) => Failure::Refused { detail },
+        // Another message may well be taken.
+        (
+            Step::Recipient | Step::Data | Step::Transfer | Step::Acceptance,
+            Some(Severity::TransientNegativeCompletion),
+        ) => Failure::Deferred {
+            detail,
+            retry_after: None,
+        },
+        (Step::Acceptance, _) if code.is_none() => Failure::Unknown { detail },
         _ => Failure::Unavailable {
             detail,
             retry_after: None,
         },
     }
+}
+
+/// Whatever was asked: it is closing (RFC 5321 3.8), or wants a password.
+fn is_about_the_relay(code: Code) -> bool {
+    u16::from(code) == 421 || is_about_credentials(Some(code))
 }
 
 /// RFC 4954 6: whoever answers with these misses something of ours.

@@ -47,6 +47,8 @@ struct Complaint<'a> {
     message: &'a str,
     /// Which field is wrong, and why.
     violation: Option<(&'a str, &'a str)>,
+    /// A quota of one device's, not of the project's.
+    is_about_device_quota: bool,
 }
 
 impl<'a> Complaint<'a> {
@@ -56,6 +58,7 @@ impl<'a> Complaint<'a> {
         let details = error.get("details").and_then(Value::as_array);
         let mut details = details.into_iter().flatten();
         let code = details.clone().find_map(|detail| text(detail, "errorCode"));
+        let quotas = details.clone().find_map(|detail| detail.get("violations"));
         let violation = details.find_map(|detail| detail.get("fieldViolations")?.get(0));
         Some(Self {
             status: text(error, "status").unwrap_or_default(),
@@ -65,6 +68,7 @@ impl<'a> Complaint<'a> {
                 let part = |name| text(violation, name).unwrap_or_default();
                 (part("field"), part("description"))
             }),
+            is_about_device_quota: quotas.is_some_and(names_a_device),
         })
     }
 
@@ -74,7 +78,15 @@ impl<'a> Complaint<'a> {
         match (self.code, answer.status.as_u16()) {
             ("UNREGISTERED" | "SENDER_ID_MISMATCH", 400..=499) => Failure::DeviceGone { detail },
             ("QUOTA_EXCEEDED", _) | (_, 429) => {
-                waits(detail, answer.retry_after.or(Some(QUOTA_WAIT)))
+                let retry_after = answer.retry_after.or(Some(QUOTA_WAIT));
+                if self.is_about_device_quota {
+                    return NotTaken::Deferred {
+                        detail,
+                        retry_after,
+                    }
+                    .into();
+                }
+                waits(detail, retry_after)
             }
             (_, 408 | 500..) => waits(detail, answer.retry_after),
             ("THIRD_PARTY_AUTH_ERROR", _) => waits(
@@ -103,6 +115,16 @@ impl<'a> Complaint<'a> {
         }
         detail
     }
+}
+
+/// Whether a `google.rpc.QuotaFailure` is about the rate of messages to one device.
+fn names_a_device(violations: &Value) -> bool {
+    let texts = violations.as_array().into_iter().flatten();
+    let mut texts = texts.flat_map(|one| [one.get("subject"), one.get("description")]);
+    texts.any(|text| {
+        let text = text.and_then(Value::as_str).unwrap_or_default();
+        text.to_ascii_lowercase().contains("device")
+    })
 }
 
 /// What answered may be a proxy, a captive portal or half of FCM.

@@ -59,6 +59,11 @@ impl<'a> Complaint<'a> {
             retry_after: answer.retry_after,
         };
         match (self.code, status.as_u16()) {
+            // The queue of one sender's number is full; others have queues of their own.
+            (21611, 429) => Failure::Deferred {
+                detail,
+                retry_after: answer.retry_after,
+            },
             (20429, _) | (_, 429) => wait(detail),
             (21000..=21999, _) => Failure::Refused { detail },
             (_, 408 | 500..) => wait(detail),

@@ -143,6 +143,7 @@ fn worse(one: Failure, other: Failure) -> Failure {
             retry_after: first.max(second),
         },
         (away @ Failure::Unavailable { .. }, _) | (_, away @ Failure::Unavailable { .. }) => away,
+        (later @ Failure::Deferred { .. }, _) | (_, later @ Failure::Deferred { .. }) => later,
         (unknown @ Failure::Unknown { .. }, _) | (_, unknown @ Failure::Unknown { .. }) => unknown,
         (refused, _) => refused,
     }

@@ -40,6 +40,7 @@ const USERS: usize = 2;
 pub(super) enum Reply {
     Taken,
     Unavailable(Option<Duration>),
+    Deferred(Option<Duration>),
     Refused,
     Unknown,
     /// The token leads nowhere.
@@ -407,6 +408,10 @@ impl Way for Told {
             Reply::Taken => Ok(Receipt::default()),
             Reply::Unavailable(retry_after) => Err(Failure::Unavailable {
                 detail: "the provider is away".to_owned(),
+                retry_after,
+            }),
+            Reply::Deferred(retry_after) => Err(Failure::Deferred {
+                detail: "not this one yet".to_owned(),
                 retry_after,
             }),
             Reply::Refused => Err(Failure::Refused {
