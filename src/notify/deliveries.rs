@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use tokio::sync::watch;
 
 use super::claims::Claims;
-use super::{Failure, Handed, Way};
+use super::{Failure, Handed, SEND_MAX, Way};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::store::deliveries::{Delivery, Verdict};
@@ -56,6 +57,8 @@ pub struct Deliveries<W, C> {
     claims: Arc<C>,
     health: Arc<Health>,
     judge: Judge,
+    /// Turns true when the node is to stop; its sender is gone where nobody says so.
+    stopped: watch::Receiver<bool>,
     /// What is known of messages that the store still says are being sent.
     known: Vec<(u64, Verdict)>,
     /// Something due waits for MongoDB's word.
@@ -90,9 +93,18 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
             way: Arc::new(way),
             claims,
             health,
+            stopped: watch::channel(false).1,
             known: Vec::new(),
             settling: false,
         }
+    }
+
+    /// The same, for a node that drains when `stopped` turns true: nothing more is handed over then, and what is under
+    /// way has [`SEND_MAX`] left.
+    #[must_use]
+    pub fn until(mut self, stopped: watch::Receiver<bool>) -> Self {
+        self.stopped = stopped;
+        self
     }
 
     /// Settles what is known, and every other delivery that is marked: nothing is under way between two steps, so its
@@ -225,19 +237,25 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
     }
 
     async fn hand_over(&self, outgoing: Outgoing<W::Message>) -> Answer {
-        let sent = self.way.send(outgoing.message);
-        // A sender has timeouts of its own; one that forgot itself ends here.
         let within = self.way.send_max();
-        let guarded = AssertUnwindSafe(tokio::time::timeout(within, sent)).catch_unwind();
-        let handed = match guarded.await {
-            Ok(Ok(handed)) => Some(handed),
-            Ok(Err(_)) => {
-                let detail = format!("no answer within {within:?}");
-                Some(Err(Failure::Unknown { detail }).into())
-            }
-            Err(_) => None,
+        let sent = AssertUnwindSafe(self.way.send(outgoing.message)).catch_unwind();
+        let handed = tokio::select! {
+            biased;
+            handed = sent => handed.ok(),
+            // A sender has timeouts of its own; one that forgot itself ends here.
+            () = tokio::time::sleep(within) => Some(unknown(format!("no answer within {within:?}"))),
+            () = self.drained() => Some(unknown(judge::STOPPED.to_owned())),
         };
         (outgoing.number, outgoing.delivery, handed)
+    }
+
+    /// When a node that is to stop can wait no longer.
+    async fn drained(&self) {
+        let mut stopped = self.stopped.clone();
+        if stopped.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(SEND_MAX).await;
     }
 
     async fn forget_tokens(&self, answers: &[Answer]) -> Result<(), StoreError> {
@@ -255,6 +273,10 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
         };
         self.store.write(work).await
     }
+}
+
+fn unknown(detail: String) -> Handed {
+    Err(Failure::Unknown { detail }).into()
 }
 
 /// `None` also where the record is damaged.
@@ -281,6 +303,9 @@ impl<W: Way, C: Claims> Worker for Deliveries<W, C> {
             return Ok(Step::Idle);
         }
         self.claim(&mut gathered).await;
+        if *self.stopped.borrow() {
+            return Ok(Step::Idle);
+        }
         let outgoing = self.begin(gathered).await?;
         let (answers, settled) = self.hand_over_all(outgoing).await;
         let mut known = self.judge.all(&answers, self.clock.now_ms(), &self.health);

@@ -155,7 +155,7 @@ impl Default for Options {
             service_account: PathBuf::new(),
             base_url: "https://fcm.googleapis.com".to_owned(),
             connect_timeout: Duration::from_secs(5),
-            timeout: Duration::from_secs(15),
+            timeout: Duration::from_secs(10),
         }
     }
 }

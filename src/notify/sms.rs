@@ -36,7 +36,8 @@ pub struct Options {
     pub base_url: String,
     /// Until the connection stands, TLS included: shorter than `timeout`, so that it is known that nothing was sent.
     pub connect_timeout: Duration,
-    /// Until the answer's last byte. Generous: past it nobody knows whether the SMS went out.
+    /// Until the answer's last byte. As long as a drain permits ([`super::SEND_MAX`]): past it nobody knows whether the
+    /// SMS went out.
     pub timeout: Duration,
 }
 
@@ -117,7 +118,7 @@ impl Default for Options {
             auth_token: String::new(),
             base_url: "https://api.twilio.com".to_owned(),
             connect_timeout: Duration::from_secs(10),
-            timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(20),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! end (R26, R28).
 
 mod crashes;
+mod drains;
 mod failures;
 mod nodes;
 mod outages;

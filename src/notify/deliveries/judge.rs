@@ -23,7 +23,7 @@ const ERROR_CHARS_MAX: usize = 500;
 /// How long a user that is not known is waited for.
 pub(super) const USER_WAIT_MS: i64 = 10 * 60 * 1000;
 
-const STOPPED: &str = "the node stopped while it was being sent";
+pub(super) const STOPPED: &str = "the node stopped while it was being sent";
 const PANICKED: &str = "a fault of this program";
 
 /// Judges the answers of one channel, and remembers how the channel is doing.

@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::model::Channel;
 use crate::notify::facts::Facts;
 use crate::notify::push::{Failure as NotPushed, Message, PushSender};
-use crate::notify::{Failure, Handed, Receipt, Way, content};
+use crate::notify::{Failure, Handed, Receipt, SEND_MAX, Way, content};
 
 /// Devices of one user asked at once.
 const CONCURRENT_MAX: usize = 8;
-/// After this no further device is begun with: each may take a minute, and the deliveries wait for two.
-const BEGIN_MAX: Duration = Duration::from_secs(45);
+/// After this no further device is begun with. Those that were have time for an access token and a message, each at the
+/// end of the sender's patience, or for a message refused, another token, and the message again, if nobody is slow.
+const BEGIN_MAX: Duration = Duration::from_secs(5);
+/// After this no device is waited for: a little earlier than the deliveries would give up, so that it is known which of
+/// the devices have answered.
+const ANSWER_MAX: Duration = SEND_MAX.saturating_sub(Duration::from_secs(1));
 
 /// Notifies by push messages.
 #[derive(Debug, Clone)]
@@ -43,15 +47,17 @@ impl Way for ByPush {
     }
 
     async fn send(&self, push: content::Push) -> Handed {
-        let end = Instant::now() + BEGIN_MAX;
+        let begun = Instant::now();
         let mut tally = Tally::default();
         for tokens in push.tokens.chunks(CONCURRENT_MAX) {
             // Who is away for these is away for the others.
-            if tally.is_away() || Instant::now() >= end {
+            if tally.is_away() || begun.elapsed() >= BEGIN_MAX {
                 tally.unasked = true;
                 break;
             }
-            let asked = tokens.iter().map(|token| self.push_to(token, &push));
+            let asked = tokens
+                .iter()
+                .map(|token| self.push_to(token, &push, begun + ANSWER_MAX));
             for (token, outcome) in tokens.iter().zip(join_all(asked).await) {
                 tally.add(token, outcome);
             }
@@ -61,14 +67,23 @@ impl Way for ByPush {
 }
 
 impl ByPush {
-    async fn push_to(&self, token: &str, push: &content::Push) -> Result<Receipt, NotPushed> {
+    async fn push_to(
+        &self,
+        token: &str,
+        push: &content::Push,
+        until: Instant,
+    ) -> Result<Receipt, NotPushed> {
         let message = Message {
             token: token.to_owned(),
             title: push.title.clone(),
             body: push.body.clone(),
             data: push.data.clone(),
         };
-        self.sender.send(&message).await
+        let answered = timeout_at(until, self.sender.send(&message)).await;
+        answered.unwrap_or_else(|_| {
+            let detail = format!("FCM: no answer within {ANSWER_MAX:?}");
+            Err(Failure::Unknown { detail }.into())
+        })
     }
 }
 
