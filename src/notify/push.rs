@@ -21,6 +21,7 @@ use reqwest::{Client, StatusCode, Url};
 use super::http::{self, Answer};
 use super::{Failure as NotTaken, Receipt};
 use crate::clock::Clock;
+use crate::late::Late;
 
 use access::{Access, AccessTokens};
 
@@ -28,7 +29,7 @@ pub use service_account::{KeyFileError, ServiceAccount};
 
 /// Hands push messages to one Firebase project. Cheap to share behind a reference.
 pub struct PushSender {
-    client: Client,
+    client: Arc<Late<Client>>,
     base: Url,
     tokens: AccessTokens,
 }
@@ -80,25 +81,30 @@ pub enum OptionsError {
     /// `base_url` is no address that can be asked.
     #[error("fcm.base_url is no http or https address")]
     Url,
-    /// TLS could not be set up; most often the machine has no root certificates.
-    #[error("the FCM client cannot be set up")]
-    Client(#[from] reqwest::Error),
 }
 
 impl PushSender {
-    /// Builds the client; nothing is sent or read yet. While the key file is of no use, messages are unavailable, and
-    /// say why: it may be mended in its place.
+    /// A sender; nothing is sent or read yet. While the key file is of no use, messages are unavailable, and say why:
+    /// it may be mended in its place.
     ///
     /// # Errors
     /// [`OptionsError`] names the option that is wrong.
     pub fn new(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OptionsError> {
         let base = http::base_url(&options.base_url).ok_or(OptionsError::Url)?;
-        let client = http::client(options.connect_timeout, options.timeout).build()?;
+        let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
+        let client = move || http::client(connect_timeout, timeout).build();
+        let client = Arc::new(Late::new("the FCM client", client));
         Ok(Self {
-            tokens: AccessTokens::new(client.clone(), options.service_account, clock),
+            tokens: AccessTokens::new(Arc::clone(&client), options.service_account, clock),
             client,
             base,
         })
+    }
+
+    /// Why nothing can be sent for now, if that is known without sending.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.client.get().err()
     }
 
     /// Hands one message over; the receipt's id is FCM's name of it.
@@ -127,8 +133,8 @@ impl PushSender {
         let mut url = self.base.clone();
         let project = access.project_id();
         http::extend_path(&mut url, ["v1", "projects", project, "messages:send"]);
-        let request = self
-            .client
+        let client = self.client.get().map_err(http::unavailable)?;
+        let request = client
             .post(url)
             .bearer_auth(access.bearer())
             .header(CONTENT_TYPE, "application/json")

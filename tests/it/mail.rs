@@ -39,7 +39,7 @@ fn sender(url: &str, certificate: &str, timeouts: Timeouts) -> EmailSender {
         from: "Leads <leads@inlet.example>".to_owned(),
         timeouts,
         trust: Trust::Only(certificate.as_bytes().to_vec()),
-        fetcher: fetcher.unwrap(),
+        fetcher,
     })
     .unwrap()
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use lettre::address::Envelope;
 use lettre::transport::smtp::authentication::Mechanism;
-use lettre::transport::smtp::client::AsyncSmtpConnection;
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{Extension, MailParameter};
 use lettre::transport::smtp::response::{Response, Severity};
@@ -89,11 +89,12 @@ impl EmailSender {
     async fn connect(&self) -> Result<AsyncSmtpConnection, Failure> {
         let relay = &self.relay;
         let implicit = relay.encryption == Encryption::Implicit;
+        let tls = implicit.then(|| self.tls()).transpose()?;
         let connecting = AsyncSmtpConnection::connect_tokio1(
             (relay.host.as_str(), relay.port),
             Some(self.timeouts.connect),
             &self.hello,
-            implicit.then(|| self.tls.clone()),
+            tls,
             None,
         );
         let within = self.timeouts.connect + self.timeouts.answer;
@@ -111,9 +112,14 @@ impl EmailSender {
             let why = "it offers no STARTTLS, and nothing is sent unencrypted";
             return self.demand(!is_needed, Step::Encrypt, why);
         }
-        let encrypting = connection.starttls(self.tls.clone(), &self.hello);
+        let encrypting = connection.starttls(self.tls()?, &self.hello);
         self.step(Step::Encrypt, self.timeouts.answer, encrypting)
             .await
+    }
+
+    fn tls(&self) -> Result<TlsParameters, Failure> {
+        let tls = self.tls.get().cloned();
+        tls.map_err(|why| self.failure(Step::Encrypt, Trouble::Odd(why)))
     }
 
     async fn authenticate(&self, connection: &mut AsyncSmtpConnection) -> Result<(), Failure> {

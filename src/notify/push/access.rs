@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use super::grant::{self, Grant};
 use super::service_account::{KeyFileError, ServiceAccount};
 use crate::clock::Clock;
+use crate::late::Late;
 use crate::notify::{Failure, http};
 
 /// Room for the message's own way: a token must not end between our looking at it and FCM's.
@@ -21,7 +22,7 @@ const SPARE_MS: i64 = 60_000;
 
 /// Hands out access tokens.
 pub(super) struct AccessTokens {
-    client: Client,
+    client: Arc<Late<Client>>,
     key_file: PathBuf,
     clock: Arc<dyn Clock>,
     /// How many requests for a token have ended, well or not. Whoever sees it change while waiting for its turn has
@@ -39,7 +40,7 @@ pub(super) struct Access {
 }
 
 impl AccessTokens {
-    pub(super) fn new(client: Client, key_file: PathBuf, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(client: Arc<Late<Client>>, key_file: PathBuf, clock: Arc<dyn Clock>) -> Self {
         Self {
             client,
             key_file,
@@ -80,12 +81,13 @@ impl AccessTokens {
     }
 
     async fn fetch(&self) -> Result<Access, Failure> {
+        let client = self.client.get().map_err(http::unavailable)?;
         let account = self.read_key_file().await?;
         let asked_at_ms = self.clock.now_ms();
         let Grant {
             bearer,
             expires_in_seconds,
-        } = grant::ask(&self.client, &account, asked_at_ms).await?;
+        } = grant::ask(client, &account, asked_at_ms).await?;
         let life_ms = expires_in_seconds.saturating_mul(1000) - SPARE_MS;
         Ok(Access {
             bearer,

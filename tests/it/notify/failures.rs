@@ -151,6 +151,39 @@ async fn a_broken_key_file_keeps_no_node_from_starting_and_may_be_mended_in_its_
     assert_eq!(node.status().await["deliveries"]["push"]["channel"], "ok");
 }
 
+/// A client over TLS cannot be built without them: SMS and pushes failed for good as if they were not configured, and
+/// with the client for Facebook the whole node did not start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_root_certificates_takes_webhooks_and_what_needs_tls_waits_for_them() {
+    let providers = Providers::start().await;
+    let reference = notifying_reference();
+    let folder = tempfile::TempDir::with_prefix_in("roots-", env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (roots, none) = (folder.path().join("roots.pem"), folder.path().join("none"));
+    std::fs::write(&roots, "").unwrap();
+    let build = providers.build().reference(reference.to_import());
+    let build = build
+        .environment("SSL_CERT_FILE", roots.clone())
+        .environment("SSL_CERT_DIR", none);
+    let node = build.start().await;
+    for channel in ["sms", "push"] {
+        let health = node.status().await["deliveries"][channel].clone();
+        assert_eq!(health["channel"], "waiting", "{health}");
+        let told = health["last_error"].as_str().unwrap();
+        assert!(told.contains("has root certificates"), "{told}");
+    }
+    submit(&node, &reference, 1).await;
+    // The relay is spoken to without TLS.
+    until(&node, "email", "sent", 1).await;
+    for channel in ["sms", "push"] {
+        until(&node, channel, "waiting", 1).await;
+    }
+    std::fs::write(&roots, providers.smtp.certificate().pem()).unwrap();
+    node.settled().await;
+    assert_eq!(providers.texts(), each([1], 1));
+    assert_eq!(providers.pushes().into_values().collect::<Vec<_>>(), [1]);
+    assert_eq!(listed(&node, &["--state", "sent"]).await.len(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_is_not_set_up_says_so_and_the_others_go_on() {
     let providers = Providers::start().await;
