@@ -83,6 +83,12 @@ pub trait Way: Send + Sync + 'static {
         SEND_MAX
     }
 
+    /// The project under which devices are addressed now, where the way knows devices, and which project it is. It may
+    /// read a small file.
+    fn project(&self) -> Option<String> {
+        None
+    }
+
     /// Works out what to send. No I/O.
     ///
     /// # Errors
@@ -98,15 +104,27 @@ pub trait Way: Send + Sync + 'static {
 pub struct Handed {
     /// The provider's answer.
     pub outcome: Result<Receipt, Failure>,
-    /// Device tokens that the provider says lead nowhere any more.
-    pub dead_tokens: Vec<String>,
+    /// Devices that the provider says cannot be reached any more.
+    pub dead: Vec<Device>,
+    /// The project that a device took a push of.
+    pub works: Option<String>,
+}
+
+/// A device, as a push project knows it: the same token may mean nothing to another project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The project's id.
+    pub project: String,
+    /// The device's registration token.
+    pub token: String,
 }
 
 impl From<Result<Receipt, Failure>> for Handed {
     fn from(outcome: Result<Receipt, Failure>) -> Self {
         Self {
             outcome,
-            dead_tokens: Vec::new(),
+            dead: Vec::new(),
+            works: None,
         }
     }
 }

@@ -258,18 +258,19 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
         tokio::time::sleep(SEND_MAX).await;
     }
 
-    async fn forget_tokens(&self, answers: &[Answer]) -> Result<(), StoreError> {
-        let handed = answers.iter().filter_map(|(_, _, handed)| handed.as_ref());
-        let dead: Vec<_> = handed
-            .flat_map(|handed| handed.dead_tokens.clone())
-            .collect();
-        if dead.is_empty() {
+    /// Remembers which devices are gone, and under which project one was reached.
+    async fn remember_devices(&self, answers: &[Answer]) -> Result<(), StoreError> {
+        let handed = || answers.iter().filter_map(|(_, _, handed)| handed.as_ref());
+        let dead: Vec<_> = handed().flat_map(|handed| handed.dead.clone()).collect();
+        let works = handed().find_map(|handed| handed.works.clone());
+        if dead.is_empty() && works.is_none() {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
         let work = move |tables: &mut crate::store::Tables<'_>| {
+            works.map_or(Ok(()), |project| tables.trust_project(&project))?;
             dead.iter()
-                .try_for_each(|token| tables.forget_token(token, now_ms))
+                .try_for_each(|one| tables.forget_token(&one.project, &one.token, now_ms))
         };
         self.store.write(work).await
     }
@@ -312,7 +313,7 @@ impl<W: Way, C: Claims> Worker for Deliveries<W, C> {
         known.retain(|(number, _)| !settled.contains(number));
         self.known = known;
         self.settle().await?;
-        self.forget_tokens(&answers).await?;
+        self.remember_devices(&answers).await?;
         Ok(Step::Busy)
     }
 

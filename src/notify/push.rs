@@ -64,10 +64,21 @@ pub struct Message {
 /// Why a push message was not handed over, or not surely.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The app is gone from the device, or the token belongs to another project: the token is to be forgotten.
+    /// The app is gone from the device: the token is to be forgotten.
     #[error("{detail}")]
     DeviceGone {
+        /// The project that was asked.
+        project: String,
         /// FCM's answer.
+        detail: String,
+    },
+    /// The token belongs to another project. Either the device's app is of the past, or the key file is a wrong one:
+    /// that this project reaches other devices speaks for the former.
+    #[error("{detail}")]
+    OtherProject {
+        /// The project that was asked.
+        project: String,
+        /// FCM's answer, with what to do if the key file is to blame.
         detail: String,
     },
     /// As with every other way to notify.
@@ -101,6 +112,12 @@ impl PushSender {
         })
     }
 
+    /// The project that messages go out under now; `None` while the key file is of no use. May read that file.
+    #[must_use]
+    pub fn project_id(&self) -> Option<String> {
+        self.tokens.project_id()
+    }
+
     /// Why nothing can be sent for now, if that is known without sending.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -125,7 +142,7 @@ impl PushSender {
         let secrets = [access.bearer(), &message.token];
         answer
             .map_err(Failure::from)
-            .and_then(|answer| verdict::judge(&answer))
+            .and_then(|answer| verdict::judge(&answer, access.project_id()))
             .map_err(|failure| fit_to_tell(failure, &secrets))
     }
 
@@ -146,10 +163,12 @@ impl PushSender {
 }
 
 impl From<Failure> for NotTaken {
-    /// For whoever has no use for the difference: a device that is gone is a "no" for good.
+    /// For whoever has no use for the difference: a device that is gone is a "no" for good, and a project that reaches
+    /// nobody is to be mended.
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::DeviceGone { detail } => Self::Refused { detail },
+            Failure::DeviceGone { detail, .. } => Self::Refused { detail },
+            Failure::OtherProject { detail, .. } => http::unavailable(detail),
             Failure::NotTaken(failure) => failure,
         }
     }
@@ -173,9 +192,15 @@ impl fmt::Debug for PushSender {
 }
 
 fn fit_to_tell(failure: Failure, secrets: &[&str]) -> Failure {
+    let fit = |detail: String| crate::detail::fit_to_tell(&detail, secrets.iter().copied());
     match failure {
-        Failure::DeviceGone { detail } => Failure::DeviceGone {
-            detail: crate::detail::fit_to_tell(&detail, secrets.iter().copied()),
+        Failure::DeviceGone { project, detail } => Failure::DeviceGone {
+            project,
+            detail: fit(detail),
+        },
+        Failure::OtherProject { project, detail } => Failure::OtherProject {
+            project,
+            detail: fit(detail),
         },
         Failure::NotTaken(failure) => Failure::NotTaken(http::fit_to_tell(failure, secrets)),
     }

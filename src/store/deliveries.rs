@@ -155,6 +155,8 @@ pub enum NotResent {
 }
 
 const TABLE: &str = "deliveries";
+/// Under this key of `meta` stands the push project that a device took a message of.
+const TRUSTED_PROJECT: &str = "trusted_project";
 
 impl State {
     fn number(&self) -> usize {
@@ -391,9 +393,21 @@ impl Tables<'_> {
         Ok(removed)
     }
 
-    /// A device token leads nowhere: it is not tried again.
-    pub(crate) fn forget_token(&mut self, token: &str, now_ms: i64) -> Result<(), StoreError> {
-        self.dead_tokens.insert(&token_hash(token), now_ms)?;
+    /// A device's token leads nowhere under this project: it is not tried again under it.
+    pub(crate) fn forget_token(
+        &mut self,
+        project: &str,
+        token: &str,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        self.dead_tokens
+            .insert(&token_hash(project, token), now_ms)?;
+        Ok(())
+    }
+
+    /// A device took a push of this project, so its key is the right one.
+    pub(crate) fn trust_project(&mut self, project: &str) -> Result<(), StoreError> {
+        self.meta.insert(TRUSTED_PROJECT, project.as_bytes())?;
         Ok(())
     }
 
@@ -521,12 +535,22 @@ impl Snapshot {
         Ok(first.and_then(|(_, delivery)| Some(delivery.ok()?.wanted_at_ms)))
     }
 
-    /// Whether a device token is known to lead nowhere.
+    /// Whether a device's token is known to lead nowhere under this project.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn is_dead_token(&self, token: &str) -> Result<bool, StoreError> {
-        Ok(self.dead_tokens.get(&token_hash(token))?.is_some())
+    pub fn is_dead_token(&self, project: &str, token: &str) -> Result<bool, StoreError> {
+        let hash = token_hash(project, token);
+        Ok(self.dead_tokens.get(&hash)?.is_some())
+    }
+
+    /// Whether the last push that a device took was of this project.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn is_trusted_project(&self, project: &str) -> Result<bool, StoreError> {
+        let trusted = self.meta.get(TRUSTED_PROJECT)?;
+        Ok(trusted.is_some_and(|trusted| trusted.value() == project.as_bytes()))
     }
 
     /// Whether MongoDB has had its say on whose lead it is; also where it refused it.
@@ -560,8 +584,9 @@ fn numbers_of(
     numbers.collect()
 }
 
-fn token_hash(token: &str) -> [u8; 16] {
+fn token_hash(project: &str, token: &str) -> [u8; 16] {
     let mut half = [0; 16];
-    half.copy_from_slice(&derived_hash("device_token", &[token.as_bytes()])[..16]);
+    let parts = [project.as_bytes(), token.as_bytes()];
+    half.copy_from_slice(&derived_hash("device_token", &parts)[..16]);
     half
 }

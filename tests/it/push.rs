@@ -101,6 +101,7 @@ fn name(outcome: &Result<Receipt, Failure>) -> &'static str {
     match outcome {
         Ok(_) => "taken",
         Err(Failure::DeviceGone { .. }) => "device gone",
+        Err(Failure::OtherProject { .. }) => "other project",
         Err(Failure::NotTaken(NotTaken::Unavailable { .. })) => "unavailable",
         Err(Failure::NotTaken(NotTaken::Deferred { .. })) => "deferred",
         Err(Failure::NotTaken(NotTaken::Refused { .. })) => "refused",
@@ -154,7 +155,7 @@ async fn every_answer_has_its_meaning() {
         (error(404, "NOT_FOUND", "UNREGISTERED"), "device gone", None),
         (
             error(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"),
-            "device gone",
+            "other project",
             None,
         ),
         (

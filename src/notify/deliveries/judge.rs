@@ -1,7 +1,8 @@
 //! What an answer means for its message, and for the channel (R26, R28). Pure but for the jitter.
 //!
 //! An outage is the channel's, not the message's: the whole channel waits behind one backoff, and one message finds out
-//! when it is over. What a provider does not take now, while it takes others, waits alone.
+//! when it is over: each time another one, since a provider may be unwilling towards one alone without saying so. What
+//! it says it does not take yet, while it takes others, waits alone.
 
 use std::time::Duration;
 

@@ -327,6 +327,25 @@ async fn a_device_that_is_gone_is_not_tried_again() {
     assert_eq!(error, "the user has no device");
 }
 
+/// With another project's key in place by mistake, every device was gone, and stayed so for 90 days.
+#[tokio::test]
+async fn a_device_that_is_gone_is_asked_again_under_another_project() {
+    let bench = Bench::with("only_send_email").await;
+    bench.change_project("a wrong project");
+    bench.lead(1).await;
+    bench.next(Push, Reply::Gone);
+    bench.work(Push).await;
+    bench.change_project("the right project");
+    bench.lead(2).await;
+    bench.work(Push).await;
+    assert_eq!(bench.states(Push), ["failed", "sent"]);
+    bench.change_project("a wrong project");
+    bench.lead(3).await;
+    bench.work(Push).await;
+    assert_eq!(bench.states(Push), ["failed", "sent", "failed"]);
+    assert_eq!(bench.handed_over(Push), 2);
+}
+
 #[tokio::test]
 async fn what_was_sent_is_written_down_even_if_the_store_fails_in_between() {
     let bench = Bench::with("only_send_sms").await;

@@ -61,6 +61,19 @@ impl AccessTokens {
         self.get_unless(|access| Arc::ptr_eq(access, refused)).await
     }
 
+    /// The project of the token in use, else the one that the key file names.
+    pub(super) fn project_id(&self) -> Option<String> {
+        let latest = self.latest.try_lock().ok();
+        let in_use = latest.as_deref().and_then(|latest| match latest {
+            Some(Ok(access)) if self.clock.now_ms() < access.stale_at_ms => {
+                Some(access.project_id.clone())
+            }
+            _ => None,
+        });
+        let in_file = || ServiceAccount::load(&self.key_file).ok();
+        in_use.or_else(|| in_file().map(|account| account.project_id().to_owned()))
+    }
+
     async fn get_unless(
         &self,
         is_useless: impl Fn(&Arc<Access>) -> bool,

@@ -14,12 +14,12 @@ use crate::notify::{Failure as NotTaken, Receipt};
 const QUOTA_WAIT: Duration = Duration::from_secs(60);
 
 /// The receipt in an answer, or why there is none. Details may still hold secrets and have any length.
-pub(super) fn judge(answer: &Answer) -> Result<Receipt, Failure> {
+pub(super) fn judge(answer: &Answer, project: &str) -> Result<Receipt, Failure> {
     if answer.status.is_success() {
         return taken(answer);
     }
     match Complaint::read(&answer.json) {
-        Some(complaint) => Err(complaint.judge(answer)),
+        Some(complaint) => Err(complaint.judge(answer, project)),
         None => Err(not_fcm(answer)),
     }
 }
@@ -73,10 +73,20 @@ impl<'a> Complaint<'a> {
     }
 
     /// FCM's code decides, being the more precise; the status where there is none.
-    fn judge(&self, answer: &Answer) -> Failure {
+    fn judge(&self, answer: &Answer, project: &str) -> Failure {
         let detail = self.tell(answer);
         match (self.code, answer.status.as_u16()) {
-            ("UNREGISTERED" | "SENDER_ID_MISMATCH", 400..=499) => Failure::DeviceGone { detail },
+            ("UNREGISTERED", 400..=499) => Failure::DeviceGone {
+                project: project.to_owned(),
+                detail,
+            },
+            ("SENDER_ID_MISMATCH", 400..=499) => Failure::OtherProject {
+                project: project.to_owned(),
+                detail: format!(
+                    "{detail}; the app belongs to another project than `{project}`: set `fcm.service_account` to a key \
+                     of the app's project"
+                ),
+            },
             ("QUOTA_EXCEEDED", _) | (_, 429) => {
                 let retry_after = answer.retry_after.or(Some(QUOTA_WAIT));
                 if self.is_about_device_quota {
