@@ -10,8 +10,8 @@ use redb::ReadableTable;
 
 use super::{Snapshot, StoreError, Tables, codec};
 use crate::model::Channel;
-use crate::model::identity::derived_hash;
 
+mod devices;
 mod listing;
 #[cfg(test)]
 mod tests;
@@ -155,8 +155,6 @@ pub enum NotResent {
 }
 
 const TABLE: &str = "deliveries";
-/// Under this key of `meta` stands the push project that a device took a message of.
-const TRUSTED_PROJECT: &str = "trusted_project";
 
 impl State {
     fn number(&self) -> usize {
@@ -393,24 +391,6 @@ impl Tables<'_> {
         Ok(removed)
     }
 
-    /// A device's token leads nowhere under this project: it is not tried again under it.
-    pub(crate) fn forget_token(
-        &mut self,
-        project: &str,
-        token: &str,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        self.dead_tokens
-            .insert(&token_hash(project, token), now_ms)?;
-        Ok(())
-    }
-
-    /// A device took a push of this project, so its key is the right one.
-    pub(crate) fn trust_project(&mut self, project: &str) -> Result<(), StoreError> {
-        self.meta.insert(TRUSTED_PROJECT, project.as_bytes())?;
-        Ok(())
-    }
-
     fn put_delivery(
         &mut self,
         number: u64,
@@ -535,24 +515,6 @@ impl Snapshot {
         Ok(first.and_then(|(_, delivery)| Some(delivery.ok()?.wanted_at_ms)))
     }
 
-    /// Whether a device's token is known to lead nowhere under this project.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn is_dead_token(&self, project: &str, token: &str) -> Result<bool, StoreError> {
-        let hash = token_hash(project, token);
-        Ok(self.dead_tokens.get(&hash)?.is_some())
-    }
-
-    /// Whether the last push that a device took was of this project.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub(crate) fn is_trusted_project(&self, project: &str) -> Result<bool, StoreError> {
-        let trusted = self.meta.get(TRUSTED_PROJECT)?;
-        Ok(trusted.is_some_and(|trusted| trusted.value() == project.as_bytes()))
-    }
-
     /// Whether MongoDB has had its say on whose lead it is; also where it refused it.
     ///
     /// # Errors
@@ -582,11 +544,4 @@ fn numbers_of(
     let all = of_webhook.range((seq, *leads.start(), 0)..=(seq, *leads.end(), u64::MAX))?;
     let numbers = all.take(limit).map(|entry| Ok(entry?.0.value().2));
     numbers.collect()
-}
-
-fn token_hash(project: &str, token: &str) -> [u8; 16] {
-    let mut half = [0; 16];
-    let parts = [project.as_bytes(), token.as_bytes()];
-    half.copy_from_slice(&derived_hash("device_token", &parts)[..16]);
-    half
 }

@@ -4,6 +4,7 @@
 mod crashes;
 mod drains;
 mod failures;
+mod minute;
 mod nodes;
 mod outages;
 mod words;
