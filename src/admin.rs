@@ -3,6 +3,7 @@
 //! Must not know: the store's tables, MongoDB. It turns requests into questions to the [`Console`].
 
 pub mod guard;
+mod veil;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ pub fn router(console: Arc<Console>, backlog_max: u64, guard: Guard) -> Router {
     let state = Admin {
         console,
         backlog_max,
+        shows_secrets: guard.demands_token(),
     };
     let all = Router::new().merge(api).merge(health()).with_state(state);
     all.layer(middleware::from_fn_with_state(
@@ -49,6 +51,7 @@ pub fn socket_router(console: Arc<Console>, backlog_max: u64) -> Router {
         .with_state(Admin {
             console,
             backlog_max,
+            shows_secrets: true,
         })
 }
 
@@ -56,6 +59,8 @@ pub fn socket_router(console: Arc<Console>, backlog_max: u64) -> Router {
 struct Admin {
     console: Arc<Console>,
     backlog_max: u64,
+    /// To whoever got as far as here.
+    shows_secrets: bool,
 }
 
 fn health() -> Router<Admin> {
@@ -115,7 +120,13 @@ async fn webhooks(State(admin): State<Admin>, Query(selection): Query<Selection>
 }
 
 async fn webhook(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
-    blocking(admin, move |console| console.webhook(&id)).await
+    let shows_secrets = admin.shows_secrets;
+    let Json(webhook) = blocking(admin, move |console| console.webhook(&id)).await?;
+    Ok(Json(if shows_secrets {
+        webhook
+    } else {
+        veil::webhook(webhook)
+    }))
 }
 
 async fn replay(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
@@ -190,13 +201,19 @@ async fn documents(
         return Ok(Json(json!({ "count": count })).into_response());
     }
     let pages = futures_util::stream::try_unfold(Some(0), move |after| {
-        let (console, collection) = (Arc::clone(&admin.console), collection.clone());
+        let (admin, collection) = (admin.clone(), collection.clone());
         async move {
             let Some(after) = after else { return Ok(None) };
-            let (lines, next) = console.export(&collection, after)?;
+            let (lines, next) = admin.console.export(&collection, after)?;
             let text: String = lines
-                .iter()
-                .flat_map(|line| [line.as_str(), "\n"])
+                .into_iter()
+                .map(|line| {
+                    if admin.shows_secrets {
+                        line + "\n"
+                    } else {
+                        veil::line(&line) + "\n"
+                    }
+                })
                 .collect();
             Ok::<_, ConsoleError>(Some((text, next)))
         }

@@ -307,7 +307,10 @@ impl App {
     ) {
         let stopped = stopped.clone();
         match way.clone() {
-            Ok(way) => workers.spawn(drive(self.deliveries(way, claims), stopped)),
+            Ok(way) => {
+                let deliveries = self.deliveries(way, claims).until(stopped.clone());
+                workers.spawn(drive(deliveries, stopped))
+            }
             Err(none) => workers.spawn(drive(self.deliveries(none, claims), stopped)),
         };
     }
@@ -528,3 +531,6 @@ impl pipeline::lookout::PointedRead for Nobody {
         Ok(Vec::new())
     }
 }
+
+#[cfg(test)]
+mod tests;

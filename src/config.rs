@@ -232,7 +232,7 @@ section! {
 section! {
     /// Live events for browsers.
     Events at "events" {
-        /// The secret clients' tokens are signed with (HS256); empty: Socket.IO is off.
+        /// The secret clients' tokens are signed with (HS256), 32 bytes or more; empty: Socket.IO is off.
         secret: Option<Secret> = SECRET, default "";
     }
 }

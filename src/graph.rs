@@ -19,6 +19,7 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use crate::detail;
+use crate::late::Late;
 use crate::model::{FacebookKey, LeadId};
 
 pub use exchange::Exchanged;
@@ -41,7 +42,7 @@ const LEAD_ID_BYTES_MAX: usize = 128;
 
 /// A client of one Graph API, its connections pooled. Cheap to share behind a reference.
 pub struct Graph {
-    client: Client,
+    client: Late<Client>,
     base: Url,
     app_id: Option<String>,
     app_secret: Option<String>,
@@ -82,13 +83,11 @@ pub enum OptionsError {
     /// `api_version` is no single path segment.
     #[error("facebook.api_version must be letters, digits and dots, such as v18.0")]
     Version,
-    /// TLS could not be set up; most often the machine has no root certificates.
-    #[error("the Facebook client cannot be set up")]
-    Client(#[from] reqwest::Error),
 }
 
 impl Graph {
-    /// Builds the client; nothing is sent yet.
+    /// A client; nothing is sent yet. While TLS cannot be set up, most often for want of root certificates, Graph is
+    /// unavailable, and says why.
     ///
     /// Installs *ring* as the process's TLS provider where none is installed. Proxies are taken from the usual
     /// environment variables (`HTTPS_PROXY`, `NO_PROXY`).
@@ -98,15 +97,18 @@ impl Graph {
     pub fn new(options: Options) -> Result<Self, OptionsError> {
         // An error means that one is installed already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .user_agent(concat!("inlet/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.timeout)
-            // Graph never redirects; whoever does (a captive portal) must not be handed a token.
-            .redirect(redirect::Policy::none())
-            .build()?;
+        let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
+        let client = move || {
+            Client::builder()
+                .user_agent(concat!("inlet/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(connect_timeout)
+                .timeout(timeout)
+                // Graph never redirects; whoever does (a captive portal) must not be handed a token.
+                .redirect(redirect::Policy::none())
+                .build()
+        };
         Ok(Self {
-            client,
+            client: Late::new("the Facebook client", client),
             base: base_url(&options)?,
             app_id: options.app_id.filter(|id| !id.is_empty()),
             app_secret: options.app_secret.filter(|secret| !secret.is_empty()),
@@ -163,7 +165,8 @@ impl Graph {
     }
 
     async fn ask(&self, url: Url) -> Result<Answer, Failure> {
-        let mut response = self.client.get(url).send().await.map_err(not_answered)?;
+        let client = self.client.get().map_err(Failure::unavailable)?;
+        let mut response = client.get(url).send().await.map_err(not_answered)?;
         let mut answer = Answer {
             status: response.status(),
             waits: usage::waits(response.headers()),

@@ -31,6 +31,7 @@ pub mod config;
 pub mod demo;
 pub mod detail;
 pub mod health;
+pub mod late;
 pub mod retry_after;
 pub mod telemetry;
 pub mod worker;

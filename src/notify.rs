@@ -42,6 +42,15 @@ pub enum Failure {
         /// How long the provider asked to be left alone.
         retry_after: Option<Duration>,
     },
+    /// The provider is well, and does not take this message now: a recipient who is greylisted, a device or a sender's
+    /// number that has had too much. Nothing was handed over; this message waits alone, and uses up no attempt (R28).
+    #[error("{detail}")]
+    Deferred {
+        /// The provider's answer.
+        detail: String,
+        /// How long the provider asked to wait with it.
+        retry_after: Option<Duration>,
+    },
     /// A "no" for good: this message will never be taken (R28).
     #[error("{detail}")]
     Refused {
@@ -56,9 +65,10 @@ pub enum Failure {
     },
 }
 
-/// How long handing a message over takes at most, unless the way says otherwise. Senders have timeouts of their own,
-/// and come to an end within it.
-pub const SEND_MAX: Duration = Duration::from_secs(120);
+/// How long handing a message over takes at most, unless the way says otherwise, and while the node drains by every
+/// way. Senders have timeouts of their own, and come to an end within it. With the commit that writes the answer down
+/// it fits into a drain (a test of `app.rs` checks it): an SMS whose answer comes too late for that is not sent again.
+pub const SEND_MAX: Duration = Duration::from_secs(22);
 
 /// One way to reach a representative: what a sender is to the deliveries.
 pub trait Way: Send + Sync + 'static {
@@ -71,6 +81,12 @@ pub trait Way: Send + Sync + 'static {
     /// How long [`Way::send`] may take; past it a message's outcome counts as unknown.
     fn send_max(&self) -> Duration {
         SEND_MAX
+    }
+
+    /// The project under which devices are addressed now, where the way knows devices, and which project it is. It may
+    /// read a small file.
+    fn project(&self) -> Option<String> {
+        None
     }
 
     /// Works out what to send. No I/O.
@@ -88,15 +104,27 @@ pub trait Way: Send + Sync + 'static {
 pub struct Handed {
     /// The provider's answer.
     pub outcome: Result<Receipt, Failure>,
-    /// Device tokens that the provider says lead nowhere any more.
-    pub dead_tokens: Vec<String>,
+    /// Devices that the provider says cannot be reached any more.
+    pub dead: Vec<Device>,
+    /// The project that a device took a push of.
+    pub works: Option<String>,
+}
+
+/// A device, as a push project knows it: the same token may mean nothing to another project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The project's id.
+    pub project: String,
+    /// The device's registration token.
+    pub token: String,
 }
 
 impl From<Result<Receipt, Failure>> for Handed {
     fn from(outcome: Result<Receipt, Failure>) -> Self {
         Self {
             outcome,
-            dead_tokens: Vec::new(),
+            dead: Vec::new(),
+            works: None,
         }
     }
 }

@@ -22,6 +22,11 @@ impl Guard {
         }
     }
 
+    /// Whether whoever asks has to show a token.
+    pub(super) fn demands_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Digests are compared, so that the time it takes tells nothing about the token.
     fn admits(&self, headers: &HeaderMap) -> bool {
         let Some(token) = self.token else { return true };

@@ -1,7 +1,8 @@
 //! The ways to notify representatives by, as far as the configuration sets them up.
 //!
 //! None of them keeps a node from starting: leads matter more. A way that is not there says why, and what is to go by
-//! it fails at once with that reason; a credential that can be mended in its place is waited for.
+//! it fails at once with that reason; what can be mended in its place, a credential or the machine's root certificates,
+//! is waited for.
 
 use std::sync::Arc;
 
@@ -39,10 +40,16 @@ impl Ways {
             watched(Channel::Sms, &sms),
             watched(Channel::Push, &push),
         ];
-        if let Some(trouble) = key_file_trouble(&config.fcm) {
-            tracing::error!("{trouble}");
-            let health = &watched[Channel::Push as usize].health;
-            health.ill(trouble, clock.now_ms());
+        let troubles = [
+            email.as_ref().ok().and_then(ByEmail::trouble),
+            sms.as_ref().ok().and_then(BySms::trouble),
+            key_file_trouble(&config.fcm).or(push.as_ref().ok().and_then(ByPush::trouble)),
+        ];
+        for (one, trouble) in watched.iter().zip(troubles) {
+            if let Some(trouble) = trouble {
+                tracing::error!(channel = %one.channel, "{trouble}");
+                one.health.ill(trouble, clock.now_ms());
+            }
         }
         Self {
             email,
@@ -58,19 +65,14 @@ type Built<W> = Option<Result<W, String>>;
 
 fn email(smtp: &Smtp) -> Built<ByEmail> {
     let url = smtp.url.as_ref()?;
-    let from = smtp.from.clone().unwrap_or_default();
-    let build = |fetcher| {
-        let options = email::Options {
-            url: url.expose().to_owned(),
-            from,
-            timeouts: Timeouts::default(),
-            trust: Trust::System,
-            fetcher,
-        };
-        EmailSender::new(options).map_err(told)
+    let options = email::Options {
+        url: url.expose().to_owned(),
+        from: smtp.from.clone().unwrap_or_default(),
+        timeouts: Timeouts::default(),
+        trust: Trust::System,
+        fetcher: Fetcher::public(),
     };
-    let sender = Fetcher::new().map_err(told).and_then(build);
-    Some(sender.map(ByEmail::new))
+    Some(EmailSender::new(options).map(ByEmail::new).map_err(told))
 }
 
 fn sms(twilio: &Twilio) -> Built<BySms> {

@@ -5,10 +5,13 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Config;
 use super::source::Settings;
+use super::{Config, Secret};
 use crate::notify::email::EmailSender;
 use crate::notify::sms::SmsSender;
+
+/// A key for HS256 is at least as long as its hash (RFC 7518 3.2).
+const EVENTS_SECRET_BYTES_MIN: usize = 32;
 
 /// Notes every mistake between keys.
 pub(super) fn all(config: &Config, settings: &mut Settings) {
@@ -19,6 +22,7 @@ pub(super) fn all(config: &Config, settings: &mut Settings) {
     mongodb(config, settings);
     facebook(config, settings);
     notifications(config, settings);
+    events(config, settings);
 }
 
 fn listeners(config: &Config, settings: &mut Settings) {
@@ -127,6 +131,17 @@ fn notifications(config: &Config, settings: &mut Settings) {
         "fcm.service_account",
         config.fcm.service_account.as_ref(),
         settings,
+    );
+}
+
+/// Whoever has a client's token may try secrets on it as fast as they can.
+fn events(config: &Config, settings: &mut Settings) {
+    let secret = config.events.secret.as_ref().map(Secret::expose);
+    settings.require(
+        secret.is_none_or(|secret| secret.len() >= EVENTS_SECRET_BYTES_MIN),
+        &["events.secret"],
+        "`events.secret` has fewer than 32 bytes: it can be guessed from any client's token",
+        "set 32 random bytes or more, such as `openssl rand -base64 32` makes",
     );
 }
 

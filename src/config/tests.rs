@@ -371,3 +371,15 @@ fn the_readme_s_table_has_every_key_with_its_default_and_no_other() {
     let keys: Vec<_> = Config::reference().into_iter().map(shown).collect();
     assert_eq!(told, keys);
 }
+
+/// A short secret is found by trying, and whoever has it listens to every owner.
+#[test]
+fn a_secret_for_live_events_that_can_be_guessed_is_a_mistake() {
+    let with = |secret: &str| format!("[events]\nsecret = \"{secret}\"\n");
+    mistaken(
+        &with(&"x".repeat(31)),
+        &["`events.secret`", "32 bytes", "openssl rand"],
+    );
+    assert_eq!(mistakes(&with(&"x".repeat(32))), []);
+    assert_eq!(mistakes(&with("")), []);
+}

@@ -23,6 +23,8 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
+use crate::late::Late;
+
 pub use address::Class;
 pub use refusal::Refusal;
 
@@ -85,7 +87,7 @@ pub struct Limits {
 
 /// Fetches files. Cheap to share behind a reference.
 pub struct Fetcher {
-    client: Client,
+    client: Late<Client>,
     guard: Guard,
     limits: Limits,
 }
@@ -112,62 +114,57 @@ impl Default for Limits {
 // === impl Fetcher ===
 
 impl Fetcher {
-    /// A fetcher that reaches the public internet only.
-    ///
-    /// # Errors
-    /// TLS could not be set up; most often the machine has no root certificates.
-    pub fn new() -> Result<Self, reqwest::Error> {
+    /// A fetcher that reaches the public internet only. While TLS cannot be set up, it fetches nothing.
+    #[must_use]
+    pub fn public() -> Self {
         Self::build(Limits::default(), Arc::new(System), Vec::new())
     }
 
-    /// For tests, whose servers are on loopback: as [`Fetcher::new`], with names resolved by `resolver`, and with
+    /// For tests, whose servers are on loopback: as [`Fetcher::public`], with names resolved by `resolver`, and with
     /// `permitted` (address and port) taken for public. No configuration key leads here.
-    ///
-    /// # Errors
-    /// As [`Fetcher::new`].
     #[doc(hidden)]
+    #[must_use]
     pub fn permitting(
         limits: Limits,
         resolver: Arc<dyn Resolve>,
         permitted: Vec<SocketAddr>,
-    ) -> Result<Self, reqwest::Error> {
+    ) -> Self {
         Self::build(limits, resolver, permitted)
     }
 
-    fn build(
-        limits: Limits,
-        resolver: Arc<dyn Resolve>,
-        permitted: Vec<SocketAddr>,
-    ) -> Result<Self, reqwest::Error> {
+    fn build(limits: Limits, resolver: Arc<dyn Resolve>, permitted: Vec<SocketAddr>) -> Self {
         // An error means that a provider is installed already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let guard = Guard {
             permitted: permitted.into(),
         };
-        let names = Names {
+        let names = Arc::new(Names {
             resolver,
             guard: guard.clone(),
+        });
+        let connect_timeout = limits.connect;
+        let client = move || {
+            Client::builder()
+                .user_agent(concat!("inlet/", env!("CARGO_PKG_VERSION")))
+                .dns_resolver(Arc::clone(&names))
+                // A proxy would connect to whatever it resolves the name to.
+                .no_proxy()
+                .redirect(redirect::Policy::none())
+                // Each connection is made for one request, to addresses that were judged for it.
+                .pool_max_idle_per_host(0)
+                // What arrives is what is counted: no body grows after it was read.
+                .no_gzip()
+                .no_brotli()
+                .no_deflate()
+                .no_zstd()
+                .connect_timeout(connect_timeout)
+                .build()
         };
-        let client = Client::builder()
-            .user_agent(concat!("inlet/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Arc::new(names))
-            // A proxy would connect to whatever it resolves the name to.
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            // Each connection is made for one request, to addresses that were judged for it.
-            .pool_max_idle_per_host(0)
-            // What arrives is what is counted: no body grows after it was read.
-            .no_gzip()
-            .no_brotli()
-            .no_deflate()
-            .no_zstd()
-            .connect_timeout(limits.connect)
-            .build()?;
-        Ok(Self {
-            client,
+        Self {
+            client: Late::new("the client for attachments", client),
             guard,
             limits,
-        })
+        }
     }
 
     /// How much it fetches, and how long that may take.
@@ -234,10 +231,8 @@ impl Fetcher {
 
     async fn ask(&self, url: &Url) -> Result<Response, Refusal> {
         self.guard.judge(url)?;
-        let request = self
-            .client
-            .get(url.clone())
-            .header(ACCEPT_ENCODING, "identity");
+        let client = self.client.get().map_err(|_| Refusal::Unready)?;
+        let request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
         let response = request.send().await.map_err(Refusal::of)?;
         // In pairs: the addresses were judged before connecting, the peer is before anything of its answer counts.
         let peer = response

@@ -48,6 +48,10 @@ pub struct Sms {
 pub struct Push {
     /// The devices; never empty.
     pub tokens: Vec<String>,
+    /// The project that they are addressed under, where that is known.
+    pub project: Option<String>,
+    /// Whether a device is known to have taken a push of that project.
+    pub is_trusted_project: bool,
     /// The title.
     pub title: String,
     /// The body.
@@ -122,6 +126,8 @@ pub fn push(facts: &Facts) -> Result<Push, String> {
     ];
     Ok(Push {
         tokens: facts.tokens.clone(),
+        project: facts.project.clone(),
+        is_trusted_project: facts.is_trusted_project,
         title: STANDARD_TEXT.to_owned(),
         body: STANDARD_TEXT.to_owned(),
         data: data.map(|(name, value)| (name.to_owned(), value)).into(),
@@ -152,6 +158,8 @@ mod tests {
             campaign: Arc::new(Campaign::read(&whole).unwrap()),
             tokens: user.fcm_tokens.clone(),
             user,
+            project: None,
+            is_trusted_project: false,
             known: Vec::new(),
             lead_data: serde_json::Value::Null,
             at_ms: 0,

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use tokio::sync::watch;
 
 use super::claims::Claims;
-use super::{Failure, Handed, Way};
+use super::{Failure, Handed, SEND_MAX, Way};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::store::deliveries::{Delivery, Verdict};
@@ -56,6 +57,8 @@ pub struct Deliveries<W, C> {
     claims: Arc<C>,
     health: Arc<Health>,
     judge: Judge,
+    /// Turns true when the node is to stop; its sender is gone where nobody says so.
+    stopped: watch::Receiver<bool>,
     /// What is known of messages that the store still says are being sent.
     known: Vec<(u64, Verdict)>,
     /// Something due waits for MongoDB's word.
@@ -90,21 +93,33 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
             way: Arc::new(way),
             claims,
             health,
+            stopped: watch::channel(false).1,
             known: Vec::new(),
             settling: false,
         }
+    }
+
+    /// The same, for a node that drains when `stopped` turns true: nothing more is handed over then, and what is under
+    /// way has [`SEND_MAX`] left.
+    #[must_use]
+    pub fn until(mut self, stopped: watch::Receiver<bool>) -> Self {
+        self.stopped = stopped;
+        self
     }
 
     /// Settles what is known, and every other delivery that is marked: nothing is under way between two steps, so its
     /// outcome was lost with the process, or the step, that marked it.
     async fn settle(&mut self) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
-        let marked = self.store.read()?.sending(self.way.channel())?;
-        let is_known = |number: &u64| self.known.iter().any(|(known, _)| known == number);
-        let lost: Vec<_> = marked.into_iter().filter(|one| !is_known(one)).collect();
-        for number in lost {
-            self.known.push((number, self.judge.lost(now_ms)));
+        let snapshot = self.store.read()?;
+        for number in snapshot.sending(self.way.channel())? {
+            if !self.known.iter().any(|(known, _)| *known == number) {
+                let delivery = intact(snapshot.delivery(number))?;
+                let lost = self.judge.lost(delivery.as_ref(), now_ms);
+                self.known.push((number, lost));
+            }
         }
+        drop(snapshot);
         if self.known.is_empty() {
             return Ok(());
         }
@@ -223,35 +238,54 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
     }
 
     async fn hand_over(&self, outgoing: Outgoing<W::Message>) -> Answer {
-        let sent = self.way.send(outgoing.message);
-        // A sender has timeouts of its own; one that forgot itself ends here.
         let within = self.way.send_max();
-        let guarded = AssertUnwindSafe(tokio::time::timeout(within, sent)).catch_unwind();
-        let handed = match guarded.await {
-            Ok(Ok(handed)) => Some(handed),
-            Ok(Err(_)) => {
-                let detail = format!("no answer within {within:?}");
-                Some(Err(Failure::Unknown { detail }).into())
-            }
-            Err(_) => None,
+        let sent = AssertUnwindSafe(self.way.send(outgoing.message)).catch_unwind();
+        let handed = tokio::select! {
+            biased;
+            handed = sent => handed.ok(),
+            // A sender has timeouts of its own; one that forgot itself ends here.
+            () = tokio::time::sleep(within) => Some(unknown(format!("no answer within {within:?}"))),
+            () = self.drained() => Some(unknown(judge::STOPPED.to_owned())),
         };
         (outgoing.number, outgoing.delivery, handed)
     }
 
-    async fn forget_tokens(&self, answers: &[Answer]) -> Result<(), StoreError> {
-        let handed = answers.iter().filter_map(|(_, _, handed)| handed.as_ref());
-        let dead: Vec<_> = handed
-            .flat_map(|handed| handed.dead_tokens.clone())
-            .collect();
-        if dead.is_empty() {
+    /// When a node that is to stop can wait no longer.
+    async fn drained(&self) {
+        let mut stopped = self.stopped.clone();
+        if stopped.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(SEND_MAX).await;
+    }
+
+    /// Remembers which devices are gone, and under which project one was reached.
+    async fn remember_devices(&self, answers: &[Answer]) -> Result<(), StoreError> {
+        let handed = || answers.iter().filter_map(|(_, _, handed)| handed.as_ref());
+        let dead: Vec<_> = handed().flat_map(|handed| handed.dead.clone()).collect();
+        let works = handed().find_map(|handed| handed.works.clone());
+        if dead.is_empty() && works.is_none() {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
         let work = move |tables: &mut crate::store::Tables<'_>| {
+            works.map_or(Ok(()), |project| tables.trust_project(&project))?;
             dead.iter()
-                .try_for_each(|token| tables.forget_token(token, now_ms))
+                .try_for_each(|one| tables.forget_token(&one.project, &one.token, now_ms))
         };
         self.store.write(work).await
+    }
+}
+
+fn unknown(detail: String) -> Handed {
+    Err(Failure::Unknown { detail }).into()
+}
+
+/// `None` also where the record is damaged.
+fn intact(read: Result<Option<Delivery>, StoreError>) -> Result<Option<Delivery>, StoreError> {
+    match read {
+        Err(StoreError::Corrupt { .. }) => Ok(None),
+        read => read,
     }
 }
 
@@ -271,13 +305,16 @@ impl<W: Way, C: Claims> Worker for Deliveries<W, C> {
             return Ok(Step::Idle);
         }
         self.claim(&mut gathered).await;
+        if *self.stopped.borrow() {
+            return Ok(Step::Idle);
+        }
         let outgoing = self.begin(gathered).await?;
         let (answers, settled) = self.hand_over_all(outgoing).await;
         let mut known = self.judge.all(&answers, self.clock.now_ms(), &self.health);
         known.retain(|(number, _)| !settled.contains(number));
         self.known = known;
         self.settle().await?;
-        self.forget_tokens(&answers).await?;
+        self.remember_devices(&answers).await?;
         Ok(Step::Busy)
     }
 

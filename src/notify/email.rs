@@ -21,6 +21,7 @@ use lettre::transport::smtp::extension::ClientId;
 
 use super::attachment::{Fetcher, Link, Omitted};
 use super::{Failure, Receipt};
+use crate::late::Late;
 use relay::{Encryption, Relay};
 
 pub use relay::UrlError;
@@ -28,7 +29,7 @@ pub use relay::UrlError;
 /// Hands messages to one relay. Cheap to share behind a reference.
 pub struct EmailSender {
     relay: Relay,
-    tls: TlsParameters,
+    tls: Late<TlsParameters>,
     from: Mailbox,
     hello: ClientId,
     timeouts: Timeouts,
@@ -89,9 +90,6 @@ pub enum OptionsError {
     /// `smtp.from`.
     #[error("smtp.from is no e-mail address")]
     From,
-    /// TLS could not be set up.
-    #[error("the e-mail client cannot be set up")]
-    Tls(#[from] lettre::transport::smtp::Error),
 }
 
 /// One message to one person.
@@ -172,7 +170,7 @@ impl Default for Timeouts {
 // === impl EmailSender ===
 
 impl EmailSender {
-    /// Builds the sender; nothing is connected yet.
+    /// A sender; nothing is connected yet.
     ///
     /// # Errors
     /// [`OptionsError`] names the option that is wrong.
@@ -181,14 +179,22 @@ impl EmailSender {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let relay = Relay::parse(&options.url)?;
         let from = mailbox::parse(&options.from).ok_or(OptionsError::From)?;
+        let (host, encryption, trust) = (relay.host.clone(), relay.encryption, options.trust);
         Ok(Self {
-            tls: tls(&relay, &options.trust)?,
+            tls: Late::new("TLS with the relay", move || tls(&host, encryption, &trust)),
             hello: ClientId::Domain(from.email.domain().to_owned()),
             relay,
             from,
             timeouts: options.timeouts,
             fetcher: options.fetcher,
         })
+    }
+
+    /// Why nothing can be sent for now, if that is known without sending.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let needs_tls = self.relay.encryption != Encryption::Opportunistic;
+        self.tls.get().err().filter(|_| needs_tls)
     }
 
     /// Whether `url` can be an `smtp.url`, for those who check a configuration.
@@ -215,9 +221,10 @@ impl EmailSender {
     ///
     /// # Errors
     /// * [`Failure::Unavailable`]: nothing was handed over and the message is not to blame. No connection, no answer in
-    ///   time, or the connection broke before the last byte of the message; any `4xx`; a `5xx` to our greeting, our
-    ///   encryption, our password or our own address as the envelope's sender; `530`, `534`, `535` and `538` at any
-    ///   time.
+    ///   time, or the connection broke before the last byte of the message; a `4xx` or `5xx` to our greeting, our
+    ///   encryption, our password or our own address as the envelope's sender; `421`, `530`, `534`, `535` and `538` at
+    ///   any time.
+    /// * [`Failure::Deferred`]: any other `4xx` for the recipient or for the message, such as greylisting.
     /// * [`Failure::Refused`]: a `5xx` for the recipient or for the message, or a recipient that is no address.
     /// * [`Failure::Unknown`]: all bytes of the message were handed to the connection and then it broke, or no answer
     ///   came in time, or one that cannot be read. The relay may have taken it.
@@ -260,8 +267,12 @@ impl fmt::Debug for Message {
     }
 }
 
-fn tls(relay: &Relay, trust: &Trust) -> Result<TlsParameters, lettre::transport::smtp::Error> {
-    let builder = TlsParameters::builder(relay.host.clone());
+fn tls(
+    host: &str,
+    encryption: Encryption,
+    trust: &Trust,
+) -> Result<TlsParameters, lettre::transport::smtp::Error> {
+    let builder = TlsParameters::builder(host.to_owned());
     let builder = match trust {
         Trust::System => builder,
         Trust::Only(pem) => builder
@@ -270,7 +281,7 @@ fn tls(relay: &Relay, trust: &Trust) -> Result<TlsParameters, lettre::transport:
     };
     // RFC 7435: who goes on without encryption where none is offered, gains nothing by refusing an odd certificate,
     // such as the one that Debian's Postfix makes for itself.
-    let is_unverified = relay.encryption == Encryption::Opportunistic;
+    let is_unverified = encryption == Encryption::Opportunistic;
     builder
         .dangerous_accept_invalid_certs(is_unverified)
         .build()

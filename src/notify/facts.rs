@@ -29,8 +29,12 @@ pub struct Facts {
     pub campaign: Arc<Campaign>,
     /// The representative.
     pub user: User,
-    /// The user's device tokens, but those that lead nowhere.
+    /// The user's device tokens, but those that lead nowhere under the project.
     pub tokens: Vec<String>,
+    /// Under which project pushes go out; `None` where that is not known.
+    pub project: Option<String>,
+    /// Whether a device is known to have taken a push of that project.
+    pub is_trusted_project: bool,
     /// What templates may name before all else: `name`, `first_name`, `last_name`, `email`, `phone`, `campaign_name`,
     /// `integration`, `lead_id`, `user_name`; those of them that there are.
     pub known: Vec<(&'static str, String)>,
@@ -56,6 +60,8 @@ pub(super) struct Sources<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) reference: &'a Reference,
     pub(super) identity: &'a Identity,
+    /// [`super::Way::project`].
+    pub(super) project: Option<&'a str>,
 }
 
 impl Sources<'_> {
@@ -75,8 +81,12 @@ impl Sources<'_> {
         };
         let mut tokens = user.fcm_tokens.clone();
         let (mut known, mut lead_data) = (Vec::new(), Value::Null);
+        let mut is_trusted_project = false;
         if delivery.channel == Channel::Push {
-            tokens = self.alive(tokens)?;
+            if let Some(project) = self.project {
+                tokens = self.alive(project, tokens)?;
+                is_trusted_project = self.snapshot.is_trusted_project(project)?;
+            }
         } else {
             lead_data = json(body.get("lead_data"));
             let person = self.person(delivery.seq, &lead_data, campaign);
@@ -88,6 +98,8 @@ impl Sources<'_> {
             campaign: Arc::clone(campaign),
             user: user.clone(),
             tokens,
+            project: self.project.map(str::to_owned),
+            is_trusted_project,
             known,
             lead_data,
             at_ms: delivery.created_at_ms,
@@ -103,10 +115,10 @@ impl Sources<'_> {
         }
     }
 
-    fn alive(&self, tokens: Vec<String>) -> Result<Vec<String>, StoreError> {
+    fn alive(&self, project: &str, tokens: Vec<String>) -> Result<Vec<String>, StoreError> {
         let mut alive = Vec::with_capacity(tokens.len());
         for token in tokens {
-            if !self.snapshot.is_dead_token(&token)? {
+            if !self.snapshot.is_dead_token(project, &token)? {
                 alive.push(token);
             }
         }

@@ -137,6 +137,13 @@ pub(super) fn fit_to_tell(failure: Failure, secrets: &[&str]) -> Failure {
             detail: fit(detail),
             retry_after,
         },
+        Failure::Deferred {
+            detail,
+            retry_after,
+        } => Failure::Deferred {
+            detail: fit(detail),
+            retry_after,
+        },
         Failure::Refused { detail } => Failure::Refused {
             detail: fit(detail),
         },

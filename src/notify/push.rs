@@ -21,6 +21,7 @@ use reqwest::{Client, StatusCode, Url};
 use super::http::{self, Answer};
 use super::{Failure as NotTaken, Receipt};
 use crate::clock::Clock;
+use crate::late::Late;
 
 use access::{Access, AccessTokens};
 
@@ -28,7 +29,7 @@ pub use service_account::{KeyFileError, ServiceAccount};
 
 /// Hands push messages to one Firebase project. Cheap to share behind a reference.
 pub struct PushSender {
-    client: Client,
+    client: Arc<Late<Client>>,
     base: Url,
     tokens: AccessTokens,
 }
@@ -63,10 +64,21 @@ pub struct Message {
 /// Why a push message was not handed over, or not surely.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The app is gone from the device, or the token belongs to another project: the token is to be forgotten.
+    /// The app is gone from the device: the token is to be forgotten.
     #[error("{detail}")]
     DeviceGone {
+        /// The project that was asked.
+        project: String,
         /// FCM's answer.
+        detail: String,
+    },
+    /// The token belongs to another project. Either the device's app is of the past, or the key file is a wrong one:
+    /// that this project reaches other devices speaks for the former.
+    #[error("{detail}")]
+    OtherProject {
+        /// The project that was asked.
+        project: String,
+        /// FCM's answer, with what to do if the key file is to blame.
         detail: String,
     },
     /// As with every other way to notify.
@@ -80,25 +92,36 @@ pub enum OptionsError {
     /// `base_url` is no address that can be asked.
     #[error("fcm.base_url is no http or https address")]
     Url,
-    /// TLS could not be set up; most often the machine has no root certificates.
-    #[error("the FCM client cannot be set up")]
-    Client(#[from] reqwest::Error),
 }
 
 impl PushSender {
-    /// Builds the client; nothing is sent or read yet. While the key file is of no use, messages are unavailable, and
-    /// say why: it may be mended in its place.
+    /// A sender; nothing is sent or read yet. While the key file is of no use, messages are unavailable, and say why:
+    /// it may be mended in its place.
     ///
     /// # Errors
     /// [`OptionsError`] names the option that is wrong.
     pub fn new(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OptionsError> {
         let base = http::base_url(&options.base_url).ok_or(OptionsError::Url)?;
-        let client = http::client(options.connect_timeout, options.timeout).build()?;
+        let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
+        let client = move || http::client(connect_timeout, timeout).build();
+        let client = Arc::new(Late::new("the FCM client", client));
         Ok(Self {
-            tokens: AccessTokens::new(client.clone(), options.service_account, clock),
+            tokens: AccessTokens::new(Arc::clone(&client), options.service_account, clock),
             client,
             base,
         })
+    }
+
+    /// The project that messages go out under now; `None` while the key file is of no use. May read that file.
+    #[must_use]
+    pub fn project_id(&self) -> Option<String> {
+        self.tokens.project_id()
+    }
+
+    /// Why nothing can be sent for now, if that is known without sending.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.client.get().err()
     }
 
     /// Hands one message over; the receipt's id is FCM's name of it.
@@ -119,7 +142,7 @@ impl PushSender {
         let secrets = [access.bearer(), &message.token];
         answer
             .map_err(Failure::from)
-            .and_then(|answer| verdict::judge(&answer))
+            .and_then(|answer| verdict::judge(&answer, access.project_id()))
             .map_err(|failure| fit_to_tell(failure, &secrets))
     }
 
@@ -127,8 +150,8 @@ impl PushSender {
         let mut url = self.base.clone();
         let project = access.project_id();
         http::extend_path(&mut url, ["v1", "projects", project, "messages:send"]);
-        let request = self
-            .client
+        let client = self.client.get().map_err(http::unavailable)?;
+        let request = client
             .post(url)
             .bearer_auth(access.bearer())
             .header(CONTENT_TYPE, "application/json")
@@ -140,10 +163,12 @@ impl PushSender {
 }
 
 impl From<Failure> for NotTaken {
-    /// For whoever has no use for the difference: a device that is gone is a "no" for good.
+    /// For whoever has no use for the difference: a device that is gone is a "no" for good, and a project that reaches
+    /// nobody is to be mended.
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::DeviceGone { detail } => Self::Refused { detail },
+            Failure::DeviceGone { detail, .. } => Self::Refused { detail },
+            Failure::OtherProject { detail, .. } => http::unavailable(detail),
             Failure::NotTaken(failure) => failure,
         }
     }
@@ -155,7 +180,7 @@ impl Default for Options {
             service_account: PathBuf::new(),
             base_url: "https://fcm.googleapis.com".to_owned(),
             connect_timeout: Duration::from_secs(5),
-            timeout: Duration::from_secs(15),
+            timeout: Duration::from_secs(10),
         }
     }
 }
@@ -167,9 +192,15 @@ impl fmt::Debug for PushSender {
 }
 
 fn fit_to_tell(failure: Failure, secrets: &[&str]) -> Failure {
+    let fit = |detail: String| crate::detail::fit_to_tell(&detail, secrets.iter().copied());
     match failure {
-        Failure::DeviceGone { detail } => Failure::DeviceGone {
-            detail: crate::detail::fit_to_tell(&detail, secrets.iter().copied()),
+        Failure::DeviceGone { project, detail } => Failure::DeviceGone {
+            project,
+            detail: fit(detail),
+        },
+        Failure::OtherProject { project, detail } => Failure::OtherProject {
+            project,
+            detail: fit(detail),
         },
         Failure::NotTaken(failure) => Failure::NotTaken(http::fit_to_tell(failure, secrets)),
     }

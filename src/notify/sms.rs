@@ -13,6 +13,7 @@ use reqwest::{Client, Url};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::{Failure, Receipt, http};
+use crate::late::Late;
 
 /// Twilio's bound (error 21617). Characters outside Unicode's first plane, such as emoji, are counted as two: Twilio
 /// says they may count as more than one, and a text one character too long would be refused for good.
@@ -20,7 +21,7 @@ const BODY_UNITS_MAX: usize = 1_600;
 
 /// Hands SMS to one Twilio account. Cheap to share behind a reference.
 pub struct SmsSender {
-    client: Client,
+    client: Late<Client>,
     url: Url,
     account_sid: String,
     auth_token: String,
@@ -36,7 +37,8 @@ pub struct Options {
     pub base_url: String,
     /// Until the connection stands, TLS included: shorter than `timeout`, so that it is known that nothing was sent.
     pub connect_timeout: Duration,
-    /// Until the answer's last byte. Generous: past it nobody knows whether the SMS went out.
+    /// Until the answer's last byte. As long as a drain permits ([`super::SEND_MAX`]): past it nobody knows whether the
+    /// SMS went out.
     pub timeout: Duration,
 }
 
@@ -60,25 +62,25 @@ pub enum OptionsError {
     /// `account_sid` is empty or holds what no SID holds.
     #[error("twilio.account_sid must be letters and digits, as Twilio's console shows it (AC…)")]
     AccountSid,
-    /// TLS could not be set up; most often the machine has no root certificates.
-    #[error("the Twilio client cannot be set up")]
-    Client(#[from] reqwest::Error),
 }
 
 impl SmsSender {
-    /// Builds the client; nothing is sent yet.
+    /// A sender; nothing is sent yet.
     ///
     /// # Errors
     /// [`OptionsError`] names the option that is wrong.
     pub fn new(options: Options) -> Result<Self, OptionsError> {
-        let client = http::client(options.connect_timeout, options.timeout)
-            // Each SMS has a connection of its own. On one kept open the server's closing may cross our request, and
-            // nobody could say whether it was taken: an SMS lost for nothing.
-            .pool_max_idle_per_host(0)
-            .retry(reqwest::retry::never())
-            .build()?;
+        let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
+        let client = move || {
+            http::client(connect_timeout, timeout)
+                // Each SMS has a connection of its own. On one kept open the server's closing may cross our request,
+                // and nobody could say whether it was taken: an SMS lost for nothing.
+                .pool_max_idle_per_host(0)
+                .retry(reqwest::retry::never())
+                .build()
+        };
         Ok(Self {
-            client,
+            client: Late::new("the Twilio client", client),
             url: messages_url(&options)?,
             account_sid: options.account_sid,
             auth_token: options.auth_token,
@@ -91,13 +93,19 @@ impl SmsSender {
         !sid.is_empty() && sid.chars().all(|c| c.is_ascii_alphanumeric())
     }
 
+    /// Why nothing can be sent for now, if that is known without sending.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.client.get().err()
+    }
+
     /// Hands one SMS over; the receipt's id is Twilio's `sid` of it.
     ///
     /// # Errors
     /// [`Failure`] says what became of it; [`Failure::Unknown`] must not be followed by another attempt (R26).
     pub async fn send(&self, message: &Message) -> Result<Receipt, Failure> {
-        let request = self
-            .client
+        let client = self.client.get().map_err(http::unavailable)?;
+        let request = client
             .post(self.url.clone())
             .basic_auth(&self.account_sid, Some(&self.auth_token))
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -117,7 +125,7 @@ impl Default for Options {
             auth_token: String::new(),
             base_url: "https://api.twilio.com".to_owned(),
             connect_timeout: Duration::from_secs(10),
-            timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(20),
         }
     }
 }

@@ -10,8 +10,8 @@ use redb::ReadableTable;
 
 use super::{Snapshot, StoreError, Tables, codec};
 use crate::model::Channel;
-use crate::model::identity::derived_hash;
 
+mod devices;
 mod listing;
 #[cfg(test)]
 mod tests;
@@ -37,7 +37,7 @@ pub struct Delivery {
     pub state: State,
     /// Attempts used up: local faults, and calls whose outcome is unknown.
     pub attempts: u32,
-    /// How often it found its channel unavailable in a row.
+    /// How often its channel was unavailable, or did not take it yet.
     pub refusals: u32,
     /// What stood in the way last.
     pub last_error: Option<String>,
@@ -137,7 +137,7 @@ pub(crate) enum Verdict {
     Elsewhere,
     /// To be tried again; an attempt is used up.
     Again { error: String, due_ms: i64 },
-    /// To be tried again; the channel is to blame.
+    /// To be tried again; the channel was unavailable, or does not take it yet.
     Unavailable { error: String, due_ms: i64 },
     /// To be looked at again; nothing was handed over.
     Postponed { error: Option<String>, due_ms: i64 },
@@ -391,12 +391,6 @@ impl Tables<'_> {
         Ok(removed)
     }
 
-    /// A device token leads nowhere: it is not tried again.
-    pub(crate) fn forget_token(&mut self, token: &str, now_ms: i64) -> Result<(), StoreError> {
-        self.dead_tokens.insert(&token_hash(token), now_ms)?;
-        Ok(())
-    }
-
     fn put_delivery(
         &mut self,
         number: u64,
@@ -521,14 +515,6 @@ impl Snapshot {
         Ok(first.and_then(|(_, delivery)| Some(delivery.ok()?.wanted_at_ms)))
     }
 
-    /// Whether a device token is known to lead nowhere.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn is_dead_token(&self, token: &str) -> Result<bool, StoreError> {
-        Ok(self.dead_tokens.get(&token_hash(token))?.is_some())
-    }
-
     /// Whether MongoDB has had its say on whose lead it is; also where it refused it.
     ///
     /// # Errors
@@ -558,10 +544,4 @@ fn numbers_of(
     let all = of_webhook.range((seq, *leads.start(), 0)..=(seq, *leads.end(), u64::MAX))?;
     let numbers = all.take(limit).map(|entry| Ok(entry?.0.value().2));
     numbers.collect()
-}
-
-fn token_hash(token: &str) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.copy_from_slice(&derived_hash("device_token", &[token.as_bytes()])[..16]);
-    half
 }

@@ -68,7 +68,7 @@ macro_rules! schema {
 schema! {
     everybody {
         /// Single values: schema version, node id and earlier ones, epoch, the pipeline's cursor, how far retention has
-        /// come, the last row, the resume token.
+        /// come, the last row, the resume token, the push project that works.
         meta META: &'static str => &'static [u8];
         /// Counters that outlive what they counted: outcomes and reasons by name.
         counts NAME_TO_COUNT: &'static str => u64;
@@ -130,7 +130,8 @@ schema! {
         sending_deliveries CHANNEL_TO_SENDING: (u8, u64) => ();
         /// Deliveries by the lead they tell of and the webhook it came with: (webhook's sequence, lead's row, number).
         webhook_deliveries SEQ_TO_DELIVERY: (u64, u64, u64) => ();
-        /// Device tokens that no longer lead anywhere: hash to when that was learnt, milliseconds since the epoch.
+        /// Device tokens that no longer lead anywhere: hash of push project and token, to when that was learnt.
+        /// Milliseconds since the epoch.
         dead_tokens TOKEN_TO_DEATH: &'static [u8; 16] => i64;
 
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.

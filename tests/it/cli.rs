@@ -5,10 +5,11 @@ use std::time::Duration;
 use bson::doc;
 use serde_json::{Value, json};
 
+use crate::support::http::Ask;
 use crate::support::mongod::{Mongod, fresh_name};
-use crate::support::node::{Node, Said};
+use crate::support::node::{Node, Said, route};
 use crate::support::outcomes;
-use crate::support::reference::{PLATFORMS, Reference};
+use crate::support::reference::{PLATFORMS, Reference, TOKEN};
 
 /// What `inlet` says when all went well.
 async fn says(node: &Node, arguments: &[&str]) -> Said {
@@ -349,4 +350,57 @@ async fn the_demo_shows_every_platform_and_what_became_of_its_samples() {
     }
     assert!(!said.stdout.contains("dead_letter"), "{}", said.stdout);
     assert!(!node.store().exists(), "the demo's store is its own");
+}
+
+/// Any account of the machine could read the tokens of all Facebook pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_shown_to_the_nodes_user_and_to_holders_of_the_admin_token_alone() {
+    let mut reference = Reference::sample();
+    let campaign = reference.campaign("generic");
+    reference.change(campaign, doc! { "url_token": "open-sesame" });
+    reference.change(reference.users[0], doc! { "fcm_tokens": ["device-0"] });
+    let secrets = [
+        ("facebook.keys", TOKEN),
+        ("campaigns", "open-sesame"),
+        ("users", "device-0"),
+    ];
+    let open = Node::build().reference(reference.to_import()).start().await;
+    let guarded = Node::build().config("admin.token = \"let me in\"");
+    let mut guarded = guarded.reference(reference.to_import()).start().await;
+    // It tells its status only to those who show the token.
+    guarded.leave_unfinished();
+    for (collection, secret) in secrets {
+        let ask = || Ask::get(format!("/api/v1/documents/{collection}"));
+        let reply = open.ask_admin(ask()).await;
+        let told = reply.text();
+        assert!(told.contains("***") && !told.contains(secret), "{told}");
+        let bearer = ask().header("authorization", "Bearer let me in");
+        let reply = guarded.ask_admin(bearer).await;
+        let told = reply.text();
+        assert!(told.contains(secret), "{told}");
+        for node in [&open, &guarded] {
+            let told = says(node, &["export", collection]).await.stdout;
+            assert!(told.contains(secret), "{told}");
+        }
+    }
+    let body = json!({ "id": "1", "email": "ada@example.com" });
+    let route = route("generic", reference.account, campaign) + "?url_token=open-sesame";
+    assert!(
+        open.ask(Ask::post_json(route, body))
+            .await
+            .is_acknowledged()
+    );
+    open.settled().await;
+    let listed = listed(&open, &[]).await;
+    let show = Ask::get(format!("/api/v1/webhooks/{}", id(&listed[0])));
+    let reply = open.ask_admin(show).await;
+    let told = reply.text();
+    assert!(
+        told.contains("ada@example.com") && !told.contains("open-sesame"),
+        "{told}"
+    );
+    let told = says(&open, &["webhooks", "show", id(&listed[0]), "--json"])
+        .await
+        .stdout;
+    assert!(told.contains("open-sesame"), "{told}");
 }

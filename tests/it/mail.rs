@@ -39,7 +39,7 @@ fn sender(url: &str, certificate: &str, timeouts: Timeouts) -> EmailSender {
         from: "Leads <leads@inlet.example>".to_owned(),
         timeouts,
         trust: Trust::Only(certificate.as_bytes().to_vec()),
-        fetcher: fetcher.unwrap(),
+        fetcher,
     })
     .unwrap()
 }
@@ -73,6 +73,10 @@ fn large_message() -> Message {
 
 fn is_unavailable<T>(outcome: &Result<T, Failure>) -> bool {
     matches!(outcome, Err(Failure::Unavailable { .. }))
+}
+
+fn is_deferred<T>(outcome: &Result<T, Failure>) -> bool {
+    matches!(outcome, Err(Failure::Deferred { .. }))
 }
 
 fn is_refused<T>(outcome: &Result<T, Failure>) -> bool {

@@ -2,7 +2,9 @@
 //! end (R26, R28).
 
 mod crashes;
+mod drains;
 mod failures;
+mod minute;
 mod nodes;
 mod outages;
 mod words;

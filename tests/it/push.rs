@@ -101,7 +101,9 @@ fn name(outcome: &Result<Receipt, Failure>) -> &'static str {
     match outcome {
         Ok(_) => "taken",
         Err(Failure::DeviceGone { .. }) => "device gone",
+        Err(Failure::OtherProject { .. }) => "other project",
         Err(Failure::NotTaken(NotTaken::Unavailable { .. })) => "unavailable",
+        Err(Failure::NotTaken(NotTaken::Deferred { .. })) => "deferred",
         Err(Failure::NotTaken(NotTaken::Refused { .. })) => "refused",
         Err(Failure::NotTaken(NotTaken::Unknown { .. })) => "unknown",
     }
@@ -109,9 +111,9 @@ fn name(outcome: &Result<Receipt, Failure>) -> &'static str {
 
 fn wait_seconds(outcome: &Result<Receipt, Failure>) -> Option<u64> {
     match outcome {
-        Err(Failure::NotTaken(NotTaken::Unavailable { retry_after, .. })) => {
-            retry_after.map(|wait| wait.as_secs())
-        }
+        Err(Failure::NotTaken(
+            NotTaken::Unavailable { retry_after, .. } | NotTaken::Deferred { retry_after, .. },
+        )) => retry_after.map(|wait| wait.as_secs()),
         _ => None,
     }
 }
@@ -153,7 +155,7 @@ async fn every_answer_has_its_meaning() {
         (error(404, "NOT_FOUND", "UNREGISTERED"), "device gone", None),
         (
             error(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"),
-            "device gone",
+            "other project",
             None,
         ),
         (
@@ -240,6 +242,36 @@ async fn every_answer_has_its_meaning() {
         1,
         "one access token served them all"
     );
+}
+
+#[tokio::test]
+async fn a_quota_is_the_projects_unless_it_is_said_to_be_the_devices() {
+    let scene = Scene::new().await;
+    let quota = |subject: &str, description: &str| {
+        let body = json!({"error": {"code": 429, "message": "Quota exceeded", "status": "RESOURCE_EXHAUSTED", "details": [
+            {"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "QUOTA_EXCEEDED"},
+            {"@type": "type.googleapis.com/google.rpc.QuotaFailure",
+                "violations": [{"subject": subject, "description": description}]},
+        ]}});
+        Said::new(429, body)
+    };
+    let table = [
+        (
+            quota("device:device-1", "Device message rate exceeded"),
+            "deferred",
+        ),
+        (quota("", "Device message rate exceeded"), "deferred"),
+        (
+            quota("project:inlet", "Message rate exceeded"),
+            "unavailable",
+        ),
+    ];
+    for (said, expected) in table {
+        scene.fcm.script([Step::Say(said)]);
+        let outcome = scene.send().await;
+        assert_eq!(name(&outcome), expected, "{outcome:?}");
+        assert_eq!(wait_seconds(&outcome), Some(60));
+    }
 }
 
 #[tokio::test]

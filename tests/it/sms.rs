@@ -47,6 +47,7 @@ fn name(outcome: &Result<Receipt, Failure>) -> &'static str {
     match outcome {
         Ok(_) => "taken",
         Err(Failure::Unavailable { .. }) => "unavailable",
+        Err(Failure::Deferred { .. }) => "deferred",
         Err(Failure::Refused { .. }) => "refused",
         Err(Failure::Unknown { .. }) => "unknown",
     }
@@ -143,7 +144,9 @@ async fn every_answer_has_its_meaning() {
             "unavailable",
             Some(7),
         ),
-        (with_code(429, 21611), "unavailable", None),
+        (with_code(429, 21611), "deferred", None),
+        (with_code(400, 21611), "refused", None),
+        (with_code(429, 63038), "unavailable", None),
         (with_code(500, 20500), "unavailable", None),
         (
             with_code(503, 20503).header("retry-after", "9"),
@@ -156,8 +159,13 @@ async fn every_answer_has_its_meaning() {
             "unavailable",
             Some(3_600),
         ),
-        (Said::new(502, ""), "unavailable", None),
-        (Said::new(504, ""), "unavailable", None),
+        (Said::new(500, "<html>Sorry</html>"), "unavailable", None),
+        (Said::new(502, ""), "unknown", None),
+        (Said::new(504, "<html>Sorry</html>"), "unknown", None),
+        (Said::new(524, "<html>Sorry</html>"), "unknown", None),
+        (with_code(502, 20502), "unknown", None),
+        (with_code(504, 20504), "unknown", None),
+        (with_code(502, 21211), "refused", None),
         (
             Said::new(429, "slow down").header("retry-after", "3"),
             "unavailable",

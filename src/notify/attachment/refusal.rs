@@ -27,6 +27,9 @@ pub enum Refusal {
     /// Not of the public internet, at first, after a redirect, or as the connection's peer.
     #[error("its address leads to {0}, not to the public internet")]
     Address(Class),
+    /// The node has no TLS to fetch it by.
+    #[error("the sender of this mail cannot fetch files at the moment")]
+    Unready,
     /// The name has no address.
     #[error("its host was not found")]
     Unresolved,

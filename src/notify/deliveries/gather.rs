@@ -8,7 +8,6 @@ use crate::notify::facts::{Missing, Sources};
 use crate::notify::{Way, claims};
 use crate::store::deliveries::{Delivery, Verdict};
 use crate::store::documents::{Collection, Stored};
-use crate::store::reference::Reference;
 use crate::store::{Snapshot, Store, StoreError};
 
 /// Deliveries looked at in one step: those that end without being sent, or wait for MongoDB's word, are many at times.
@@ -74,13 +73,20 @@ impl<W: Way> Look<W> {
         };
         let snapshot = self.store.read()?;
         let reference = self.store.reference();
+        let project = self.way.project();
+        let sources = Sources {
+            snapshot: &snapshot,
+            reference: &reference,
+            identity: self.store.identity(),
+            project: project.as_deref(),
+        };
         for (number, delivery) in
             snapshot.due_deliveries(self.way.channel(), self.now_ms, LOOK_MAX)?
         {
             if gathered.sends.len() == limit {
                 break;
             }
-            match self.see(&snapshot, &reference, number, delivery)? {
+            match self.see(&sources, number, delivery)? {
                 Seen::Send(one) => gathered.sends.push(*one),
                 Seen::End(verdict) => gathered.ends.push((number, verdict)),
                 Seen::Settling => gathered.settling = true,
@@ -91,8 +97,7 @@ impl<W: Way> Look<W> {
 
     fn see(
         &self,
-        snapshot: &Snapshot,
-        reference: &Reference,
+        sources: &Sources<'_>,
         number: u64,
         delivery: Result<Delivery, StoreError>,
     ) -> Result<Seen<W::Message>, StoreError> {
@@ -104,7 +109,10 @@ impl<W: Way> Look<W> {
         if self.now_ms - delivery.wanted_at_ms >= TOO_LATE_MS {
             return Ok(failed(too_late(&delivery)));
         }
-        let lead = match snapshot.document(Collection::Leads.row(delivery.lead)) {
+        let lead = match sources
+            .snapshot
+            .document(Collection::Leads.row(delivery.lead))
+        {
             Ok(lead) => lead,
             Err(StoreError::Corrupt { .. }) => {
                 return Ok(failed("the lead is no longer stored".to_owned()));
@@ -114,15 +122,10 @@ impl<W: Way> Look<W> {
         if lead.withdrawn && !delivery.claimed {
             return Ok(Seen::End(Verdict::Elsewhere));
         }
-        if self.is_settling(snapshot, &delivery)? {
+        if self.is_settling(sources.snapshot, &delivery)? {
             return Ok(Seen::Settling);
         }
-        let sources = Sources {
-            snapshot,
-            reference,
-            identity: self.store.identity(),
-        };
-        self.prepare(&sources, number, delivery, &lead)
+        self.prepare(sources, number, delivery, &lead)
     }
 
     /// Whether MongoDB may say any moment that the lead is another node's: only of leads without an id of their own

@@ -1,7 +1,8 @@
 //! What an answer means for its message, and for the channel (R26, R28). Pure but for the jitter.
 //!
 //! An outage is the channel's, not the message's: the whole channel waits behind one backoff, and one message finds out
-//! when it is over. It must not be the same message every time, since a provider may be unwilling towards one alone.
+//! when it is over: each time another one, since a provider may be unwilling towards one alone without saying so. What
+//! it says it does not take yet, while it takes others, waits alone.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::worker::jittered;
 
 /// Backoff while a channel is away, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The same for one message that a provider defers: greylisting ends after some minutes.
+const DEFERRAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(900));
 /// The longest that a provider may ask to be left alone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// What is kept of an error's text.
@@ -21,7 +24,7 @@ const ERROR_CHARS_MAX: usize = 500;
 /// How long a user that is not known is waited for.
 pub(super) const USER_WAIT_MS: i64 = 10 * 60 * 1000;
 
-const STOPPED: &str = "the node stopped while it was being sent";
+pub(super) const STOPPED: &str = "the node stopped while it was being sent";
 const PANICKED: &str = "a fault of this program";
 
 /// Judges the answers of one channel, and remembers how the channel is doing.
@@ -89,12 +92,14 @@ impl Judge {
         }
     }
 
-    /// The mark of a call whose outcome nobody knows.
-    pub(super) fn lost(&self, now_ms: i64) -> Verdict {
+    /// The mark of a call whose outcome nobody knows. It uses up an attempt: the node may have died of this message,
+    /// and one that dies of something else, again and again, is not to send it at each of its starts. It is due at
+    /// once, because the start was the wait. `None`: its record is damaged.
+    pub(super) fn lost(&self, delivery: Option<&Delivery>, now_ms: i64) -> Verdict {
+        let has_attempts = delivery.is_some_and(|delivery| self.has_attempts_after_this(delivery));
         let error = STOPPED.to_owned();
-        if self.channel.may_repeat() {
-            let error = Some(error);
-            return Verdict::Postponed {
+        if has_attempts && self.channel.may_repeat() {
+            return Verdict::Again {
                 error,
                 due_ms: now_ms,
             };
@@ -125,6 +130,17 @@ impl Judge {
                     due_ms: later(now_ms, wait).max(self.blocked_until_ms),
                 }
             }
+            Err(Failure::Deferred {
+                detail,
+                retry_after,
+            }) => {
+                let asked_for = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+                let wait = doubled(DEFERRAL, delivery.refusals).max(asked_for);
+                Verdict::Unavailable {
+                    error: short(detail),
+                    due_ms: later(now_ms, wait),
+                }
+            }
             Err(Failure::Unknown { detail }) => {
                 let again = self.again(delivery, detail, now_ms);
                 again
@@ -142,10 +158,15 @@ impl Judge {
             (self.limits.backoff, self.limits.backoff_max),
             delivery.attempts,
         );
-        (delivery.attempts + 1 < self.limits.max_attempts).then(|| Verdict::Again {
-            error: short(error),
-            due_ms: later(now_ms, wait),
-        })
+        self.has_attempts_after_this(delivery)
+            .then(|| Verdict::Again {
+                error: short(error),
+                due_ms: later(now_ms, wait),
+            })
+    }
+
+    fn has_attempts_after_this(&self, delivery: &Delivery) -> bool {
+        delivery.attempts + 1 < self.limits.max_attempts
     }
 
     /// The channel is away when nothing of what went out got an answer, or when the provider asks to be left alone.
@@ -178,7 +199,7 @@ fn trouble(handed: &Handed) -> Option<(&str, Option<Duration>)> {
             retry_after,
         }) => Some((detail, *retry_after)),
         Err(Failure::Unknown { detail }) => Some((detail, None)),
-        Ok(_) | Err(Failure::Refused { .. }) => None,
+        Ok(_) | Err(Failure::Deferred { .. } | Failure::Refused { .. }) => None,
     }
 }
 

@@ -10,6 +10,7 @@ mod renamed;
 
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::model::Channel::{Email, Push, Sms};
 use crate::worker::{Step, Worker};
 use bench::{Bench, Reply};
@@ -51,6 +52,31 @@ async fn what_a_crash_found_on_its_way_is_sent_again_unless_it_is_an_sms() {
     let ids = bench.message_ids(Email);
     assert_eq!(ids[0], ids[1], "a mailbox can tell that it is the same");
     assert_eq!(bench.lead_errors(), ["SmsSendError"]);
+}
+
+/// A node that dies of something else, again and again, sent the same message at each of its starts.
+#[tokio::test]
+async fn crashes_use_up_the_attempts_of_what_was_on_its_way() {
+    let mut bench = Bench::with("only_send_email").await;
+    bench.lead(1).await;
+    for channel in [Email, Push] {
+        for _ in 0..3 {
+            bench.cut_the_power_while_sending(channel).await;
+        }
+        bench.work(channel).await;
+        bench.clock.advance(DAY);
+        bench.work(channel).await;
+        assert_eq!(
+            (bench.handed_over(channel), bench.states(channel)),
+            (3, vec!["unknown"]),
+            "{channel}"
+        );
+        assert_eq!(bench.delivery(channel).attempts, 2);
+    }
+    assert_eq!(bench.lead_errors(), ["emailSendError"]);
+    bench.resend(Email, false).await;
+    bench.work(Email).await;
+    assert_eq!(bench.states(Email), ["sent"]);
 }
 
 /// Seven successes waited in memory for an eighth message, which a slow relay may hold for minutes.
@@ -133,6 +159,44 @@ async fn a_message_that_its_provider_does_not_want_yet_holds_up_no_other() {
     bench.clock.advance(MINUTE);
     bench.until_idle(&mut email).await;
     assert_eq!(bench.states(Email), ["sent"; 9]);
+}
+
+/// One greylisted recipient held up everybody's mail.
+#[tokio::test]
+async fn what_its_provider_defers_waits_alone_and_for_longer_each_time() {
+    let bench = Bench::with("only_send_email").await;
+    bench.lead(1).await;
+    let mut email = bench.worker(Email);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        bench.next(Email, Reply::Deferred(None));
+        bench.until_idle(&mut email).await;
+        assert_eq!(bench.trouble(Email), None, "the relay is well");
+        let wait = bench.delivery(Email).state.at_ms() - bench.clock.now_ms();
+        bench
+            .clock
+            .advance(Duration::from_millis(wait.cast_unsigned()));
+        waits.push(wait);
+    }
+    assert!(waits.is_sorted() && waits[0] >= 5_000, "{waits:?}");
+    bench.next(Email, Reply::Deferred(Some(20 * MINUTE)));
+    bench.until_idle(&mut email).await;
+    for id in 2..=9 {
+        bench.lead(id).await;
+    }
+    bench.until_idle(&mut email).await;
+    assert_eq!(bench.states(Email)[1..], ["sent"; 8]);
+    bench.clock.advance(19 * MINUTE);
+    bench.until_idle(&mut email).await;
+    assert_eq!(
+        bench.states(Email)[0],
+        "waiting",
+        "as the provider wants it"
+    );
+    bench.clock.advance(MINUTE);
+    bench.until_idle(&mut email).await;
+    assert_eq!(bench.states(Email), ["sent"; 9]);
+    assert_eq!(bench.lead_errors(), [""; 0]);
 }
 
 #[tokio::test]
@@ -244,6 +308,25 @@ async fn a_device_that_is_gone_is_not_tried_again() {
     );
     let error = bench.delivery(Push).last_error.unwrap();
     assert_eq!(error, "the user has no device");
+}
+
+/// With another project's key in place by mistake, every device was gone, and stayed so for 90 days.
+#[tokio::test]
+async fn a_device_that_is_gone_is_asked_again_under_another_project() {
+    let bench = Bench::with("only_send_email").await;
+    bench.change_project("a wrong project");
+    bench.lead(1).await;
+    bench.next(Push, Reply::Gone);
+    bench.work(Push).await;
+    bench.change_project("the right project");
+    bench.lead(2).await;
+    bench.work(Push).await;
+    assert_eq!(bench.states(Push), ["failed", "sent"]);
+    bench.change_project("a wrong project");
+    bench.lead(3).await;
+    bench.work(Push).await;
+    assert_eq!(bench.states(Push), ["failed", "sent", "failed"]);
+    assert_eq!(bench.handed_over(Push), 2);
 }
 
 #[tokio::test]

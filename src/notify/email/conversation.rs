@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use lettre::address::Envelope;
 use lettre::transport::smtp::authentication::Mechanism;
-use lettre::transport::smtp::client::AsyncSmtpConnection;
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{Extension, MailParameter};
 use lettre::transport::smtp::response::{Response, Severity};
@@ -75,7 +75,10 @@ impl EmailSender {
     ) -> Result<String, Failure> {
         let mut connection = self.connect().await?;
         let outcome = self.submit(&mut connection, envelope, mail).await;
-        if matches!(outcome, Ok(_) | Err(Failure::Refused { .. })) {
+        if matches!(
+            outcome,
+            Ok(_) | Err(Failure::Refused { .. } | Failure::Deferred { .. })
+        ) {
             // Whatever comes of it, the outcome stands.
             let _ = timeout(GOODBYE, connection.abort()).await;
         }
@@ -86,11 +89,12 @@ impl EmailSender {
     async fn connect(&self) -> Result<AsyncSmtpConnection, Failure> {
         let relay = &self.relay;
         let implicit = relay.encryption == Encryption::Implicit;
+        let tls = implicit.then(|| self.tls()).transpose()?;
         let connecting = AsyncSmtpConnection::connect_tokio1(
             (relay.host.as_str(), relay.port),
             Some(self.timeouts.connect),
             &self.hello,
-            implicit.then(|| self.tls.clone()),
+            tls,
             None,
         );
         let within = self.timeouts.connect + self.timeouts.answer;
@@ -108,9 +112,14 @@ impl EmailSender {
             let why = "it offers no STARTTLS, and nothing is sent unencrypted";
             return self.demand(!is_needed, Step::Encrypt, why);
         }
-        let encrypting = connection.starttls(self.tls.clone(), &self.hello);
+        let encrypting = connection.starttls(self.tls()?, &self.hello);
         self.step(Step::Encrypt, self.timeouts.answer, encrypting)
             .await
+    }
+
+    fn tls(&self) -> Result<TlsParameters, Failure> {
+        let tls = self.tls.get().cloned();
+        tls.map_err(|why| self.failure(Step::Encrypt, Trouble::Odd(why)))
     }
 
     async fn authenticate(&self, connection: &mut AsyncSmtpConnection) -> Result<(), Failure> {
@@ -282,19 +291,33 @@ impl Step {
 
 /// What to do about it (R26, R28).
 fn judge(step: Step, code: Option<Code>, detail: String) -> Failure {
-    let is_permanent = code
-        .is_some_and(|code| code.severity == Severity::PermanentNegativeCompletion)
-        && !is_about_credentials(code);
-    match step {
-        Step::Recipient | Step::Data | Step::Transfer | Step::Acceptance if is_permanent => {
-            Failure::Refused { detail }
-        }
-        Step::Acceptance if code.is_none() => Failure::Unknown { detail },
+    let severity = code
+        .filter(|code| !is_about_the_relay(*code))
+        .map(|code| code.severity);
+    match (step, severity) {
+        (
+            Step::Recipient | Step::Data | Step::Transfer | Step::Acceptance,
+            Some(Severity::PermanentNegativeCompletion),
+        ) => Failure::Refused { detail },
+        // Another message may well be taken.
+        (
+            Step::Recipient | Step::Data | Step::Transfer | Step::Acceptance,
+            Some(Severity::TransientNegativeCompletion),
+        ) => Failure::Deferred {
+            detail,
+            retry_after: None,
+        },
+        (Step::Acceptance, _) if code.is_none() => Failure::Unknown { detail },
         _ => Failure::Unavailable {
             detail,
             retry_after: None,
         },
     }
+}
+
+/// Whatever was asked: it is closing (RFC 5321 3.8), or wants a password.
+fn is_about_the_relay(code: Code) -> bool {
+    u16::from(code) == 421 || is_about_credentials(Some(code))
 }
 
 /// RFC 4954 6: whoever answers with these misses something of ours.

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use super::grant::{self, Grant};
 use super::service_account::{KeyFileError, ServiceAccount};
 use crate::clock::Clock;
+use crate::late::Late;
 use crate::notify::{Failure, http};
 
 /// Room for the message's own way: a token must not end between our looking at it and FCM's.
@@ -21,7 +22,7 @@ const SPARE_MS: i64 = 60_000;
 
 /// Hands out access tokens.
 pub(super) struct AccessTokens {
-    client: Client,
+    client: Arc<Late<Client>>,
     key_file: PathBuf,
     clock: Arc<dyn Clock>,
     /// How many requests for a token have ended, well or not. Whoever sees it change while waiting for its turn has
@@ -39,7 +40,7 @@ pub(super) struct Access {
 }
 
 impl AccessTokens {
-    pub(super) fn new(client: Client, key_file: PathBuf, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(client: Arc<Late<Client>>, key_file: PathBuf, clock: Arc<dyn Clock>) -> Self {
         Self {
             client,
             key_file,
@@ -58,6 +59,19 @@ impl AccessTokens {
     /// A token other than this one, which FCM did not accept.
     pub(super) async fn instead_of(&self, refused: &Arc<Access>) -> Result<Arc<Access>, Failure> {
         self.get_unless(|access| Arc::ptr_eq(access, refused)).await
+    }
+
+    /// The project of the token in use, else the one that the key file names.
+    pub(super) fn project_id(&self) -> Option<String> {
+        let latest = self.latest.try_lock().ok();
+        let in_use = latest.as_deref().and_then(|latest| match latest {
+            Some(Ok(access)) if self.clock.now_ms() < access.stale_at_ms => {
+                Some(access.project_id.clone())
+            }
+            _ => None,
+        });
+        let in_file = || ServiceAccount::load(&self.key_file).ok();
+        in_use.or_else(|| in_file().map(|account| account.project_id().to_owned()))
     }
 
     async fn get_unless(
@@ -80,12 +94,13 @@ impl AccessTokens {
     }
 
     async fn fetch(&self) -> Result<Access, Failure> {
+        let client = self.client.get().map_err(http::unavailable)?;
         let account = self.read_key_file().await?;
         let asked_at_ms = self.clock.now_ms();
         let Grant {
             bearer,
             expires_in_seconds,
-        } = grant::ask(&self.client, &account, asked_at_ms).await?;
+        } = grant::ask(client, &account, asked_at_ms).await?;
         let life_ms = expires_in_seconds.saturating_mul(1000) - SPARE_MS;
         Ok(Access {
             bearer,

@@ -14,12 +14,12 @@ use crate::notify::{Failure as NotTaken, Receipt};
 const QUOTA_WAIT: Duration = Duration::from_secs(60);
 
 /// The receipt in an answer, or why there is none. Details may still hold secrets and have any length.
-pub(super) fn judge(answer: &Answer) -> Result<Receipt, Failure> {
+pub(super) fn judge(answer: &Answer, project: &str) -> Result<Receipt, Failure> {
     if answer.status.is_success() {
         return taken(answer);
     }
     match Complaint::read(&answer.json) {
-        Some(complaint) => Err(complaint.judge(answer)),
+        Some(complaint) => Err(complaint.judge(answer, project)),
         None => Err(not_fcm(answer)),
     }
 }
@@ -47,6 +47,8 @@ struct Complaint<'a> {
     message: &'a str,
     /// Which field is wrong, and why.
     violation: Option<(&'a str, &'a str)>,
+    /// A quota of one device's, not of the project's.
+    is_about_device_quota: bool,
 }
 
 impl<'a> Complaint<'a> {
@@ -56,6 +58,7 @@ impl<'a> Complaint<'a> {
         let details = error.get("details").and_then(Value::as_array);
         let mut details = details.into_iter().flatten();
         let code = details.clone().find_map(|detail| text(detail, "errorCode"));
+        let quotas = details.clone().find_map(|detail| detail.get("violations"));
         let violation = details.find_map(|detail| detail.get("fieldViolations")?.get(0));
         Some(Self {
             status: text(error, "status").unwrap_or_default(),
@@ -65,16 +68,35 @@ impl<'a> Complaint<'a> {
                 let part = |name| text(violation, name).unwrap_or_default();
                 (part("field"), part("description"))
             }),
+            is_about_device_quota: quotas.is_some_and(names_a_device),
         })
     }
 
     /// FCM's code decides, being the more precise; the status where there is none.
-    fn judge(&self, answer: &Answer) -> Failure {
+    fn judge(&self, answer: &Answer, project: &str) -> Failure {
         let detail = self.tell(answer);
         match (self.code, answer.status.as_u16()) {
-            ("UNREGISTERED" | "SENDER_ID_MISMATCH", 400..=499) => Failure::DeviceGone { detail },
+            ("UNREGISTERED", 400..=499) => Failure::DeviceGone {
+                project: project.to_owned(),
+                detail,
+            },
+            ("SENDER_ID_MISMATCH", 400..=499) => Failure::OtherProject {
+                project: project.to_owned(),
+                detail: format!(
+                    "{detail}; the app belongs to another project than `{project}`: set `fcm.service_account` to a key \
+                     of the app's project"
+                ),
+            },
             ("QUOTA_EXCEEDED", _) | (_, 429) => {
-                waits(detail, answer.retry_after.or(Some(QUOTA_WAIT)))
+                let retry_after = answer.retry_after.or(Some(QUOTA_WAIT));
+                if self.is_about_device_quota {
+                    return NotTaken::Deferred {
+                        detail,
+                        retry_after,
+                    }
+                    .into();
+                }
+                waits(detail, retry_after)
             }
             (_, 408 | 500..) => waits(detail, answer.retry_after),
             ("THIRD_PARTY_AUTH_ERROR", _) => waits(
@@ -103,6 +125,16 @@ impl<'a> Complaint<'a> {
         }
         detail
     }
+}
+
+/// Whether a `google.rpc.QuotaFailure` is about the rate of messages to one device.
+fn names_a_device(violations: &Value) -> bool {
+    let texts = violations.as_array().into_iter().flatten();
+    let mut texts = texts.flat_map(|one| [one.get("subject"), one.get("description")]);
+    texts.any(|text| {
+        let text = text.and_then(Value::as_str).unwrap_or_default();
+        text.to_ascii_lowercase().contains("device")
+    })
 }
 
 /// What answered may be a proxy, a captive portal or half of FCM.

@@ -59,8 +59,14 @@ impl<'a> Complaint<'a> {
             retry_after: answer.retry_after,
         };
         match (self.code, status.as_u16()) {
+            // The queue of one sender's number is full; others have queues of their own.
+            (21611, 429) => Failure::Deferred {
+                detail,
+                retry_after: answer.retry_after,
+            },
             (20429, _) | (_, 429) => wait(detail),
             (21000..=21999, _) => Failure::Refused { detail },
+            _ if is_of_a_gateway(status) => Failure::Unknown { detail },
             (_, 408 | 500..) => wait(detail),
             (20003, _) | (_, 401 | 403) => wait(bad_credentials(&detail)),
             // The one thing in the address that Twilio can fail to find is the account.
@@ -77,11 +83,11 @@ impl fmt::Display for Complaint<'_> {
 }
 
 /// What answered may be a proxy, a captive portal or half of Twilio. Only a complete 5xx is a "not taken" by whoever
-/// gave it; one that broke off may be an edge that lost its server on the way.
+/// gave it, unless it speaks of somebody behind it; one that broke off may be an edge that lost its server on the way.
 fn not_twilio(answer: &Answer) -> Failure {
     let detail = format!("Twilio: {}", answer.quote());
     let status = answer.status;
-    if status.is_server_error() && !answer.is_whole {
+    if is_of_a_gateway(status) || (status.is_server_error() && !answer.is_whole) {
         return Failure::Unknown { detail };
     }
     if answer.is_about_the_request() {
@@ -96,6 +102,13 @@ fn not_twilio(answer: &Answer) -> Failure {
         detail,
         retry_after: answer.retry_after,
     }
+}
+
+/// Whether it says that a request was passed on, and no answer came back that could be passed on in turn: 502 and 504,
+/// and what content networks have beyond the registered codes (520 to 530, 598, 599). What became of the SMS behind it
+/// nobody knows (R26). A 500 or 503 is the word of whoever gives it: not done, try again (platforms.md 10).
+fn is_of_a_gateway(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 502 | 504 | 520..)
 }
 
 fn bad_credentials(detail: &str) -> String {

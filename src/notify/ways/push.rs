@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::model::Channel;
 use crate::notify::facts::Facts;
 use crate::notify::push::{Failure as NotPushed, Message, PushSender};
-use crate::notify::{Failure, Handed, Receipt, Way, content};
+use crate::notify::{Device, Failure, Handed, Receipt, SEND_MAX, Way, content, http};
 
 /// Devices of one user asked at once.
 const CONCURRENT_MAX: usize = 8;
-/// After this no further device is begun with: each may take a minute, and the deliveries wait for two.
-const BEGIN_MAX: Duration = Duration::from_secs(45);
+/// After this no further device is begun with. Those that were have time for an access token and a message, each at the
+/// end of the sender's patience, or for a message refused, another token, and the message again, if nobody is slow.
+const BEGIN_MAX: Duration = Duration::from_secs(5);
+/// After this no device is waited for: a little earlier than the deliveries would give up, so that it is known which of
+/// the devices have answered.
+const ANSWER_MAX: Duration = SEND_MAX.saturating_sub(Duration::from_secs(1));
 
 /// Notifies by push messages.
 #[derive(Debug, Clone)]
@@ -29,6 +33,12 @@ impl ByPush {
         let sender = Arc::new(sender);
         Self { sender }
     }
+
+    /// Why nothing can be sent for now, if that is known without sending.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.sender.trouble()
+    }
 }
 
 impl Way for ByPush {
@@ -38,20 +48,26 @@ impl Way for ByPush {
         Channel::Push
     }
 
+    fn project(&self) -> Option<String> {
+        self.sender.project_id()
+    }
+
     fn render(&self, facts: &Facts) -> Result<content::Push, String> {
         content::push(facts)
     }
 
     async fn send(&self, push: content::Push) -> Handed {
-        let end = Instant::now() + BEGIN_MAX;
-        let mut tally = Tally::default();
+        let begun = Instant::now();
+        let mut tally = Tally::of(push.project.clone(), push.is_trusted_project);
         for tokens in push.tokens.chunks(CONCURRENT_MAX) {
             // Who is away for these is away for the others.
-            if tally.is_away() || Instant::now() >= end {
+            if tally.is_away() || begun.elapsed() >= BEGIN_MAX {
                 tally.unasked = true;
                 break;
             }
-            let asked = tokens.iter().map(|token| self.push_to(token, &push));
+            let asked = tokens
+                .iter()
+                .map(|token| self.push_to(token, &push, begun + ANSWER_MAX));
             for (token, outcome) in tokens.iter().zip(join_all(asked).await) {
                 tally.add(token, outcome);
             }
@@ -61,14 +77,23 @@ impl Way for ByPush {
 }
 
 impl ByPush {
-    async fn push_to(&self, token: &str, push: &content::Push) -> Result<Receipt, NotPushed> {
+    async fn push_to(
+        &self,
+        token: &str,
+        push: &content::Push,
+        until: Instant,
+    ) -> Result<Receipt, NotPushed> {
         let message = Message {
             token: token.to_owned(),
             title: push.title.clone(),
             body: push.body.clone(),
             data: push.data.clone(),
         };
-        self.sender.send(&message).await
+        let answered = timeout_at(until, self.sender.send(&message)).await;
+        answered.unwrap_or_else(|_| {
+            let detail = format!("FCM: no answer within {ANSWER_MAX:?}");
+            Err(Failure::Unknown { detail }.into())
+        })
     }
 }
 
@@ -77,20 +102,40 @@ impl ByPush {
 pub(super) struct Tally {
     taken: Option<Receipt>,
     trouble: Option<Failure>,
-    gone: Vec<String>,
+    gone: Vec<Device>,
+    /// Devices that belong to another project, if this is the right one, and what was said of the last of them.
+    foreign: (Vec<Device>, String),
+    /// The project, and whether it is known to be the right one.
+    project: Option<String>,
+    is_trusted: bool,
     last_words: String,
     /// Whether devices are left that nobody asked.
     unasked: bool,
 }
 
 impl Tally {
+    /// A tally of nobody yet. A project is trusted that a device took a push of before.
+    pub(super) fn of(project: Option<String>, is_trusted: bool) -> Self {
+        Self {
+            project,
+            is_trusted,
+            ..Self::default()
+        }
+    }
+
     /// One device more.
     pub(super) fn add(&mut self, token: &str, outcome: Result<Receipt, NotPushed>) {
         match outcome {
             Ok(receipt) => drop(self.taken.get_or_insert(receipt)),
-            Err(NotPushed::DeviceGone { detail }) => {
-                self.gone.push(token.to_owned());
+            Err(NotPushed::DeviceGone { project, detail }) => {
+                let token = token.to_owned();
+                self.gone.push(Device { project, token });
                 self.last_words = detail;
+            }
+            Err(NotPushed::OtherProject { project, detail }) => {
+                let token = token.to_owned();
+                self.foreign.0.push(Device { project, token });
+                self.foreign.1 = detail;
             }
             Err(NotPushed::NotTaken(failure)) => {
                 self.trouble = Some(match self.trouble.take() {
@@ -107,7 +152,26 @@ impl Tally {
 
     /// Taken by one is taken. Else whatever leads to another try comes first: a device that is away keeps no other from
     /// being asked again, but one that says no for good does not end it for those that are away.
-    pub(super) fn total(self) -> Handed {
+    ///
+    /// A device of another project is gone where this project reaches, or has reached, others. Where it does not, for
+    /// all that is known its key is a wrong one: that can be mended, and the device is asked again.
+    pub(super) fn total(mut self) -> Handed {
+        let is_taken = self.taken.is_some();
+        let (mut foreign, words) = self.foreign;
+        if self.is_trusted || is_taken {
+            self.last_words = if foreign.is_empty() {
+                self.last_words
+            } else {
+                words
+            };
+            self.gone.append(&mut foreign);
+        } else if !foreign.is_empty() {
+            let misled = http::unavailable(words);
+            self.trouble = Some(match self.trouble.take() {
+                Some(trouble) => worse(misled, trouble),
+                None => misled,
+            });
+        }
         let outcome = match (self.taken, self.trouble) {
             (Some(receipt), _) => Ok(receipt),
             (None, Some(trouble)) => Err(trouble),
@@ -121,7 +185,8 @@ impl Tally {
         };
         Handed {
             outcome,
-            dead_tokens: self.gone,
+            dead: self.gone,
+            works: self.project.filter(|_| is_taken && !self.is_trusted),
         }
     }
 }
@@ -143,6 +208,7 @@ fn worse(one: Failure, other: Failure) -> Failure {
             retry_after: first.max(second),
         },
         (away @ Failure::Unavailable { .. }, _) | (_, away @ Failure::Unavailable { .. }) => away,
+        (later @ Failure::Deferred { .. }, _) | (_, later @ Failure::Deferred { .. }) => later,
         (unknown @ Failure::Unknown { .. }, _) | (_, unknown @ Failure::Unknown { .. }) => unknown,
         (refused, _) => refused,
     }

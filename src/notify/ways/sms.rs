@@ -20,6 +20,12 @@ impl BySms {
         let sender = Arc::new(sender);
         Self { sender }
     }
+
+    /// Why nothing can be sent for now, if that is known without sending.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.sender.trouble()
+    }
 }
 
 impl Way for BySms {

@@ -15,7 +15,7 @@ use crate::model::{Campaign, User};
 use crate::notify::email::Content;
 use crate::notify::facts::Facts;
 use crate::notify::push::Failure as NotPushed;
-use crate::notify::{Failure, Handed, Receipt, content};
+use crate::notify::{Device, Failure, Handed, Receipt, content};
 
 fn facts(details: Document) -> Facts {
     let mut campaign = doc! { "_id": id(1), "account_id": id(2), "country": "US" };
@@ -27,6 +27,8 @@ fn facts(details: Document) -> Facts {
         campaign: Arc::new(Campaign::read(&campaign).unwrap()),
         user: User::read(&user).unwrap(),
         tokens: Vec::new(),
+        project: None,
+        is_trusted_project: false,
         known: vec![("name", "Ada <b>".to_owned())],
         lead_data: json!({ "name": "somebody else", "budget": "1 & 2", "note": "{{name}}" }),
         at_ms: 1_768_000_000_000,
@@ -94,8 +96,22 @@ fn taken() -> Result<Receipt, NotPushed> {
 }
 
 fn gone() -> Result<Receipt, NotPushed> {
-    let detail = "UNREGISTERED".to_owned();
-    Err(NotPushed::DeviceGone { detail })
+    Err(NotPushed::DeviceGone {
+        project: "p".to_owned(),
+        detail: "UNREGISTERED".to_owned(),
+    })
+}
+
+fn foreign() -> Result<Receipt, NotPushed> {
+    Err(NotPushed::OtherProject {
+        project: "p".to_owned(),
+        detail: "SENDER_ID_MISMATCH".to_owned(),
+    })
+}
+
+fn tokens(devices: &[Device]) -> Vec<&str> {
+    assert!(devices.iter().all(|device| device.project == "p"));
+    devices.iter().map(|device| device.token.as_str()).collect()
 }
 
 fn failed(failure: Failure) -> Result<Receipt, NotPushed> {
@@ -119,10 +135,14 @@ fn unknown() -> Failure {
     Failure::Unknown { detail }
 }
 
-/// Whatever the order of the devices.
 fn total(outcomes: [Result<Receipt, NotPushed>; 2]) -> Handed {
+    total_of(outcomes, false)
+}
+
+/// Whatever the order of the devices.
+fn total_of(outcomes: [Result<Receipt, NotPushed>; 2], is_trusted: bool) -> Handed {
     let of = |outcomes: Vec<(&str, Result<Receipt, NotPushed>)>| {
-        let mut tally = Tally::default();
+        let mut tally = Tally::of(Some("p".to_owned()), is_trusted);
         for (token, outcome) in outcomes {
             tally.add(token, outcome);
         }
@@ -142,14 +162,34 @@ fn a_push_that_one_device_took_is_sent_and_devices_that_are_gone_are_named() {
     }
     let handed = total([gone(), taken()]);
     assert!(handed.outcome.is_ok());
-    assert_eq!(handed.dead_tokens, ["a"]);
+    assert_eq!(tokens(&handed.dead), ["a"]);
     let handed = total([gone(), gone()]);
     let error = handed.outcome.unwrap_err();
     assert!(
         matches!(&error, Failure::Refused { detail } if detail.contains("no device any more: UNREGISTERED")),
         "{error:?}"
     );
-    assert_eq!(handed.dead_tokens, ["a", "b"]);
+    assert_eq!(tokens(&handed.dead), ["a", "b"]);
+}
+
+#[test]
+fn a_device_of_another_project_is_gone_only_if_this_project_reaches_others() {
+    let handed = total([foreign(), taken()]);
+    assert_eq!(tokens(&handed.dead), ["a"]);
+    assert_eq!(handed.works.as_deref(), Some("p"));
+    for other in [foreign(), gone(), failed(away(None)), failed(refused())] {
+        let handed = total([foreign(), other]);
+        assert!(!tokens(&handed.dead).contains(&"a"));
+        assert!(
+            matches!(handed.outcome, Err(Failure::Unavailable { .. })),
+            "{handed:?}"
+        );
+        assert_eq!(handed.works, None);
+    }
+    let handed = total_of([foreign(), foreign()], true);
+    assert_eq!(tokens(&handed.dead), ["a", "b"]);
+    let words = "the user has no device any more: SENDER_ID_MISMATCH".to_owned();
+    assert_eq!(handed.outcome, Err(Failure::Refused { detail: words }));
 }
 
 #[test]

@@ -21,7 +21,7 @@ const LIMITS: Limits = Limits {
 };
 
 fn fetcher(names: &Names, permitted: &[SocketAddr]) -> Fetcher {
-    Fetcher::permitting(LIMITS, Arc::new(names.clone()), permitted.to_vec()).unwrap()
+    Fetcher::permitting(LIMITS, Arc::new(names.clone()), permitted.to_vec())
 }
 
 async fn fetch(fetcher: &Fetcher, urls: &[&str]) -> Fetched {
@@ -167,7 +167,7 @@ async fn a_name_is_as_good_as_the_worst_of_its_addresses() {
 
 #[tokio::test]
 async fn the_machines_own_names_are_seen_through_by_its_own_resolver() {
-    let fetcher = Fetcher::new().unwrap();
+    let fetcher = Fetcher::public();
     let why = refusal(&fetcher, "http://localhost:8080/").await;
     assert_eq!(why, Refusal::Address(Class::Loopback));
 }

@@ -3,8 +3,8 @@
 use crate::support::smtp::{Act, Security, Smtp, Step};
 
 use super::{
-    HASTY, MESSAGE_ID, QUICK, is_refused, is_unavailable, is_unknown, large_message, message,
-    sender_to,
+    HASTY, MESSAGE_ID, QUICK, is_deferred, is_refused, is_unavailable, is_unknown, large_message,
+    message, sender_to,
 };
 
 /// Each of these says that we, or the relay, are not ready: nothing is wrong with the message.
@@ -29,15 +29,20 @@ const LATER: &[(Step, &str)] = &[
         "553 5.7.1 sender address rejected: not owned by user",
     ),
     (Step::Rcpt, "421 4.3.2 shutting down"),
-    (Step::Rcpt, "450 4.2.0 greylisted"),
-    (Step::Rcpt, "452 4.2.2 mailbox full"),
     (Step::Rcpt, "530 5.7.0 authentication required"),
     (Step::Data, "421 4.3.2 shutting down"),
-    (Step::Data, "451 4.3.0 queue file write error"),
     (Step::Data, "250 2.0.0 that makes no sense"),
     (Step::Dot, "421 4.3.2 shutting down"),
+];
+
+/// Each of these is about this recipient or this message, and may change: others may well be taken.
+const NOT_YET: &[(Step, &str)] = &[
+    (Step::Rcpt, "450 4.2.0 greylisted"),
+    (Step::Rcpt, "452 4.2.2 mailbox full"),
+    (Step::Data, "451 4.3.0 queue file write error"),
     (Step::Dot, "451 4.7.1 try later"),
     (Step::Dot, "452 4.3.1 insufficient system storage"),
+    (Step::Rcpt, "451 4.3.0 lookup failure"),
 ];
 
 /// Each of these is a no for good, for this recipient or this message.
@@ -82,6 +87,22 @@ async fn an_answer_that_means_later_is_not_the_messages_fault() {
     assert_eq!(smtp.times_taken(MESSAGE_ID), 0);
     sender.send(&message()).await.unwrap();
     assert_eq!(smtp.times_taken(MESSAGE_ID), 1);
+}
+
+#[tokio::test]
+async fn a_recipient_or_a_message_that_is_not_wanted_yet_says_nothing_of_the_relay() {
+    let smtp = relay().await;
+    let sender = sender_to(&smtp, "?tls=required", QUICK);
+    for (step, answer) in NOT_YET {
+        smtp.script(*step, [Act::Say(answer)]);
+        let outcome = sender.send(&message()).await;
+        assert!(is_deferred(&outcome), "{step:?} {answer}: {outcome:?}");
+    }
+    let busy = Act::SayAndBreak("452 4.3.1 insufficient system storage");
+    smtp.script(Step::Body, [busy]);
+    let outcome = sender.send(&large_message()).await;
+    assert!(is_deferred(&outcome), "{outcome:?}");
+    assert_eq!(smtp.times_taken(MESSAGE_ID), 0);
 }
 
 #[tokio::test]

@@ -162,7 +162,7 @@ async fn a_server_that_others_wrote_reads_everything_as_it_was_meant() {
         from: "Leads <leads@inlet.example>".to_owned(),
         timeouts: Timeouts::default(),
         trust: Trust::Only(server.certificate().pem().into_bytes()),
-        fetcher: fetcher.unwrap(),
+        fetcher,
     });
     let message = Message {
         from: Some("Verkäufe, Nord <sales@agency.example>".to_owned()),

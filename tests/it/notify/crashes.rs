@@ -177,7 +177,10 @@ async fn killed_at_any_moment_no_success_that_was_written_down_is_repeated_and_n
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut chance = fastrand::Rng::with_seed(seed);
-    let (providers, reference, mut node) = begin().await;
+    let (providers, reference) = (Providers::start().await, notifying_reference());
+    let build = providers.build().reference(reference.to_import());
+    // Each death may use up an attempt; how they run out is shown elsewhere.
+    let mut node = build.config("pipeline.max_attempts = 10").start().await;
     let mut settled = Vec::new();
     for round in 0..ROUNDS {
         for id in 1..=LEADS {

@@ -3,14 +3,14 @@
 use bson::{Bson, Document};
 use serde_json::Value;
 
-use super::{CHANNELS, each, listed, resend, submit, until};
+use super::{CHANNELS, WITHIN, each, listed, resend, submit, until};
 use crate::support::mongod::Mongod;
 use crate::support::node::Node;
 use crate::support::providers::{Providers, header, notifying_reference};
 use crate::support::scene::Scene;
 use crate::support::scripted;
 use crate::support::smtp::{Act, Step};
-use crate::support::{fcm, twilio};
+use crate::support::{fcm, twilio, wait};
 
 /// The lead's errors by type, with what each says.
 fn errors(lead: &Document) -> Vec<(String, String)> {
@@ -149,6 +149,79 @@ async fn a_broken_key_file_keeps_no_node_from_starting_and_may_be_mended_in_its_
     node.settled().await;
     assert_eq!(providers.pushes().into_values().collect::<Vec<_>>(), [1]);
     assert_eq!(node.status().await["deliveries"]["push"]["channel"], "ok");
+}
+
+/// A wrong key file marked every device as gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_a_project_that_reaches_nobody_is_waited_for_and_no_device_is_forgotten() {
+    let providers = Providers::start().await;
+    let reference = notifying_reference();
+    let devices: Vec<_> = (0..reference.users.len())
+        .map(|number| format!("device-{number}"))
+        .collect();
+    providers.fcm.belong_elsewhere(&devices);
+    let build = providers.build().reference(reference.to_import());
+    let node = build.start().await;
+    for id in 1..=4 {
+        submit(&node, &reference, id).await;
+    }
+    wait::until("the mismatch to be told", WITHIN, async || {
+        let push = node.status().await["deliveries"]["push"].clone();
+        let told = push["last_error"].as_str().unwrap_or_default();
+        let remedy = "set `fcm.service_account` to a key of the app's project";
+        let is_told = push["channel"] == "waiting" && told.contains(remedy);
+        is_told.then_some(()).ok_or_else(|| push.to_string())
+    })
+    .await;
+    until(&node, "push", "waiting", 4).await;
+    // One phone has an app of the past, and no other.
+    providers.fcm.belong_elsewhere(&devices[..1]);
+    node.settled().await;
+    let mut states: Vec<_> = listed(&node, &["--channel", "push"])
+        .await
+        .iter()
+        .map(|one| one["state"].as_str().unwrap().to_owned())
+        .collect();
+    states.sort_unstable();
+    states.dedup();
+    assert!(states.contains(&"sent".to_owned()), "{states:?}");
+    assert!(!states.contains(&"unknown".to_owned()), "{states:?}");
+    let reached = providers.fcm.taken();
+    assert!(reached.iter().all(|push| push.token != devices[0]));
+    assert!(providers.pushes().into_values().all(|count| count == 1));
+}
+
+/// A client over TLS cannot be built without them: SMS and pushes failed for good as if they were not configured, and
+/// with the client for Facebook the whole node did not start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_root_certificates_takes_webhooks_and_what_needs_tls_waits_for_them() {
+    let providers = Providers::start().await;
+    let reference = notifying_reference();
+    let folder = tempfile::TempDir::with_prefix_in("roots-", env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (roots, none) = (folder.path().join("roots.pem"), folder.path().join("none"));
+    std::fs::write(&roots, "").unwrap();
+    let build = providers.build().reference(reference.to_import());
+    let build = build
+        .environment("SSL_CERT_FILE", roots.clone())
+        .environment("SSL_CERT_DIR", none);
+    let node = build.start().await;
+    for channel in ["sms", "push"] {
+        let health = node.status().await["deliveries"][channel].clone();
+        assert_eq!(health["channel"], "waiting", "{health}");
+        let told = health["last_error"].as_str().unwrap();
+        assert!(told.contains("has root certificates"), "{told}");
+    }
+    submit(&node, &reference, 1).await;
+    // The relay is spoken to without TLS.
+    until(&node, "email", "sent", 1).await;
+    for channel in ["sms", "push"] {
+        until(&node, channel, "waiting", 1).await;
+    }
+    std::fs::write(&roots, providers.smtp.certificate().pem()).unwrap();
+    node.settled().await;
+    assert_eq!(providers.texts(), each([1], 1));
+    assert_eq!(providers.pushes().into_values().collect::<Vec<_>>(), [1]);
+    assert_eq!(listed(&node, &["--state", "sent"]).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,7 @@ struct State {
     /// Access tokens that count, and the end of each.
     granted: BTreeMap<String, i64>,
     grants: usize,
+    foreign: BTreeSet<String>,
     unregistered: BTreeSet<String>,
     /// By how much this server's clock is ahead of the machine's.
     ahead_ms: i64,
@@ -129,6 +130,11 @@ impl Fcm {
     /// The app is gone from this device.
     pub(crate) fn unregister(&self, device: &str) {
         lock(&self.state).unregistered.insert(device.to_owned());
+    }
+
+    /// These devices' apps belong to other projects, and no others do.
+    pub(crate) fn belong_elsewhere(&self, devices: &[String]) {
+        lock(&self.state).foreign = devices.iter().cloned().collect();
     }
 
     /// No access token counts any more; new ones do.
@@ -247,6 +253,13 @@ impl State {
         let invalid = || Box::new(error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT"));
         let message = asked.json()["message"].take();
         let token = message["token"].as_str().ok_or_else(invalid)?;
+        if self.foreign.contains(token) {
+            return Err(Box::new(error(
+                403,
+                "PERMISSION_DENIED",
+                "SENDER_ID_MISMATCH",
+            )));
+        }
         if self.unregistered.contains(token) {
             return Err(Box::new(error(404, "NOT_FOUND", "UNREGISTERED")));
         }

@@ -35,6 +35,7 @@ pub(crate) struct Node {
     directory: TempDir,
     intake: SocketAddr,
     admin: SocketAddr,
+    environment: BTreeMap<String, PathBuf>,
     has_upstream: bool,
     is_frozen: bool,
     may_leave_work: bool,
@@ -43,6 +44,7 @@ pub(crate) struct Node {
 /// A node that is not there yet.
 pub(crate) struct Build {
     settings: BTreeMap<String, String>,
+    environment: BTreeMap<String, PathBuf>,
     reference: Option<Value>,
 }
 
@@ -77,6 +79,12 @@ impl Build {
         self
     }
 
+    /// An environment variable that names a file or folder.
+    pub(crate) fn environment(mut self, name: &str, path: PathBuf) -> Self {
+        self.environment.insert(name.to_owned(), path);
+        self
+    }
+
     /// Imports this reference data before the first start ([`super::reference::Reference::to_import`]).
     pub(crate) fn reference(mut self, import: Value) -> Self {
         self.reference = Some(import);
@@ -90,6 +98,7 @@ impl Build {
                 .expect("the target directory takes files"),
             intake: port::free(),
             admin: port::free(),
+            environment: self.environment,
             has_upstream: self.settings.contains_key("mongodb.uri"),
             process: None,
             is_frozen: false,
@@ -116,6 +125,7 @@ impl Node {
     pub(crate) fn build() -> Build {
         Build {
             settings: BTreeMap::new(),
+            environment: BTreeMap::new(),
             reference: None,
         }
     }
@@ -362,6 +372,7 @@ impl Node {
             .arg("--config")
             .arg(self.config())
             .current_dir(self.directory.path())
+            .envs(&self.environment)
             .env_remove("FACEBOOK_VERIFY_TOKEN")
             .env_remove("FACEBOOK_API_VERSION");
         command

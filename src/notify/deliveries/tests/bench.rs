@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::model::{Channel, Method, Webhook};
 use crate::notify::claims::Claims;
 use crate::notify::facts::Facts;
-use crate::notify::{Failure, Handed, Receipt, Way, content};
+use crate::notify::{Device, Failure, Handed, Receipt, Way, content};
 use crate::pipeline::freshness::Freshness;
 use crate::pipeline::{self, Pipeline, Shared};
 use crate::store::Store;
@@ -40,6 +40,7 @@ const USERS: usize = 2;
 pub(super) enum Reply {
     Taken,
     Unavailable(Option<Duration>),
+    Deferred(Option<Duration>),
     Refused,
     Unknown,
     /// The token leads nowhere.
@@ -57,6 +58,7 @@ pub(super) struct Script {
     next: Mutex<VecDeque<Reply>>,
     always: Mutex<Reply>,
     handed_over: Mutex<Vec<String>>,
+    project: Mutex<&'static str>,
     called: Notify,
     disk: Mutex<Disk>,
 }
@@ -106,6 +108,7 @@ impl Bench {
                 next: Mutex::default(),
                 always: Mutex::new(Reply::Taken),
                 handed_over: Mutex::default(),
+                project: Mutex::new("a project"),
                 called: Notify::new(),
                 disk: Mutex::new(disk.clone()),
             })
@@ -237,6 +240,11 @@ impl Bench {
 
     pub(super) fn always(&self, channel: Channel, reply: Reply) {
         *self.scripts[channel as usize].always.lock().unwrap() = reply;
+    }
+
+    /// The key file is another project's now.
+    pub(super) fn change_project(&self, project: &'static str) {
+        *self.scripts[Channel::Push as usize].project.lock().unwrap() = project;
     }
 
     pub(super) fn handed_over(&self, channel: Channel) -> usize {
@@ -404,6 +412,10 @@ impl Way for Told {
         self.0.channel
     }
 
+    fn project(&self) -> Option<String> {
+        Some(self.0.project.lock().unwrap().to_string())
+    }
+
     fn render(&self, facts: &Facts) -> Result<String, String> {
         match self.0.channel {
             Channel::Email => content::email(facts).map(drop)?,
@@ -418,11 +430,16 @@ impl Way for Told {
         script.handed_over.lock().unwrap().push(message);
         let next = script.next.lock().unwrap().pop_front();
         let reply = next.unwrap_or_else(|| script.always.lock().unwrap().clone());
-        let mut dead_tokens = Vec::new();
+        let project = script.project.lock().unwrap().to_owned();
+        let mut dead = Vec::new();
         let outcome = match reply {
             Reply::Taken => Ok(Receipt::default()),
             Reply::Unavailable(retry_after) => Err(Failure::Unavailable {
                 detail: "the provider is away".to_owned(),
+                retry_after,
+            }),
+            Reply::Deferred(retry_after) => Err(Failure::Deferred {
+                detail: "not this one yet".to_owned(),
                 retry_after,
             }),
             Reply::Refused => Err(Failure::Refused {
@@ -432,7 +449,8 @@ impl Way for Told {
                 detail: "the line went dead".to_owned(),
             }),
             Reply::Gone => {
-                dead_tokens.push("t".to_owned());
+                let token = "t".to_owned();
+                dead.push(Device { project, token });
                 Err(Failure::Refused {
                     detail: "unregistered".to_owned(),
                 })
@@ -450,7 +468,8 @@ impl Way for Told {
         };
         Handed {
             outcome,
-            dead_tokens,
+            dead,
+            works: None,
         }
     }
 }

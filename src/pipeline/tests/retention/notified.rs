@@ -165,12 +165,13 @@ async fn a_webhook_that_led_to_much_goes_in_many_steps_and_itself_last() {
 async fn a_dead_device_token_is_forgotten_after_ninety_days() {
     let bench = Bench::with_campaign().await;
     let now_ms = bench.clock.now_ms();
-    let forget =
-        move |tables: &mut crate::store::Tables<'_>| tables.forget_token("a token", now_ms);
+    let forget = move |tables: &mut crate::store::Tables<'_>| {
+        tables.forget_token("a project", "a token", now_ms)
+    };
     bench.shared.store.write(forget).await.unwrap();
     let is_dead = || {
         let snapshot = bench.shared.store.read().unwrap();
-        snapshot.is_dead_token("a token").unwrap()
+        snapshot.is_dead_token("a project", "a token").unwrap()
     };
     bench.clock.advance(90 * DAY);
     bench.purge(CONNECTED).await;
