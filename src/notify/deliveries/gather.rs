@@ -8,6 +8,7 @@ use crate::notify::facts::{Missing, Sources};
 use crate::notify::{Way, claims};
 use crate::store::deliveries::{Delivery, Verdict};
 use crate::store::documents::{Collection, Stored};
+use crate::store::reference::Reference;
 use crate::store::{Snapshot, Store, StoreError};
 
 /// Deliveries looked at in one step: those that end without being sent, or wait for MongoDB's word, are many at times.
