@@ -108,7 +108,8 @@ impl Mongod {
     /// A clean shutdown.
     pub(crate) async fn stop(&mut self) {
         let status = self.running().terminate(STOP).await;
-        assert!(status.success(), "mongod ended with {status}");
+        let log = self.running().log_tail();
+        assert!(status.success(), "mongod ended with {status}:\n{log}");
         self.process = None;
     }
 
