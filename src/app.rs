@@ -440,6 +440,7 @@ fn connect(config: &Config, store: &Store) -> Option<Arc<Upstream>> {
         config.mongodb.database_name()?,
         store.identity().node.clone(),
     );
+    options.earlier_nodes = store.identity().earlier_names.clone();
     options.pull_interval = config.mongodb.pull_interval;
     options.create_indexes = config.mongodb.create_indexes;
     Some(upstream::connect(options))

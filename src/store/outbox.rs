@@ -42,8 +42,8 @@ pub struct StoreOutbox {
 /// Fields that contacts had not, by row.
 type Lacking = HashMap<Row, Vec<&'static str>>;
 
-/// `_id`s by row and the oldest ticket, which tells batches apart that are on their way with the same row: a batch behind
-/// may give the row another `_id`.
+/// `_id`s by row and the oldest ticket, which tells batches apart that are on their way with the same row: a batch
+/// behind may give the row another `_id`.
 type Written = HashMap<(Row, u64), ObjectId>;
 
 impl StoreOutbox {
@@ -345,8 +345,8 @@ impl Tables<'_> {
         )
     }
 
-    /// The `_id` we wrote is taken: by our own earlier push, or by a node that adopted it. Either way it is merged into,
-    /// unless the document has another `_id` by now, under which it is still to be written.
+    /// The `_id` we wrote is taken: by our own earlier push, or by a node that adopted it. Either way it is merged
+    /// into, unless the document has another `_id` by now, under which it is still to be written.
     fn merge_from_now_on(&mut self, row: Row, written: ObjectId) -> Result<(), StoreError> {
         let mut stored = self.document(row)?;
         if self.upstream_id(row, &stored)? != written {

@@ -42,6 +42,8 @@ pub struct Options {
     pub database: String,
     /// This node's id: in the driver's `appName`, in claims and in `inlet.nodes`.
     pub node: String,
+    /// Ids this node had before: what was claimed under them is its own.
+    pub earlier_nodes: Vec<String>,
     /// How long one operation may take before its outcome counts as unknown.
     pub deadline: Duration,
     /// Where there is no change stream: the time between two readings of the reference data.
@@ -66,6 +68,7 @@ impl Options {
             uri: uri.into(),
             database: database.into(),
             node: node.into(),
+            earlier_nodes: Vec::new(),
             deadline: Duration::from_secs(15),
             pull_interval: Duration::from_secs(30),
             resync_interval: Duration::from_secs(3600),

@@ -61,8 +61,10 @@ impl Upstream {
         if keys.is_empty() {
             return Ok(HashSet::new());
         }
+        let mut names = self.options.earlier_nodes.clone();
+        names.push(self.options.node.clone());
         let query = Query {
-            filter: doc! { "_id": { "$in": keys }, "node": &self.options.node },
+            filter: doc! { "_id": { "$in": keys }, "node": { "$in": names } },
             ..Query::default()
         };
         let claims = self.query(CLAIMS_COLLECTION, query).await?;

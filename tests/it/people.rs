@@ -386,6 +386,7 @@ async fn a_lead_may_get_its_contact_before_it_is_pushed_and_of_somebody_who_is_k
     let mut mongod = Mongod::standalone().await;
     let mut scene = Scene::on(&mongod).await;
     let existing = existing_contact(&scene).await;
+    mongod.indexed(&scene.database).await;
     mongod.stop().await;
     for body in [
         json!({ "id": "1", "budget": "12" }),

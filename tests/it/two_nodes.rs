@@ -104,6 +104,7 @@ async fn agree(mongod: &mut Mongod, seed: u64, count: usize) {
     let mut one = Sender::new(mongod, database.name(), &reference, &town, &mut chance).await;
     let mut other = Sender::new(mongod, database.name(), &reference, &town, &mut chance).await;
 
+    mongod.indexed(&database).await;
     mongod.stop().await;
     tokio::join!(one.send(count / 3), other.send(count / 2));
     tokio::join!(one.worked_off(), other.worked_off());

@@ -59,3 +59,23 @@ async fn a_claim_says_who_made_it_and_until_when_it_is_of_use() {
         doc! { "_id": "key 0", "node": "one", "until": until }
     );
 }
+
+/// The node claimed, was stopped before it could take note of it, and came back under another name: it left its own
+/// claim to somebody else, and nobody did what was claimed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_node_has_what_it_claimed_before() {
+    let mongod = Mongod::standalone().await;
+    let wanted = keys(0..1);
+    node(&mongod, "one")
+        .claim_once(&wanted, NOW_MS)
+        .await
+        .unwrap();
+    let renamed = Upstream::new(Options {
+        node: "renamed".to_owned(),
+        earlier_nodes: vec!["one".to_owned()],
+        ..mongod.options()
+    });
+    assert_eq!(renamed.claim_once(&wanted, NOW_MS).await.unwrap(), [true]);
+    let stranger = node(&mongod, "stranger");
+    assert_eq!(stranger.claim_once(&wanted, NOW_MS).await.unwrap(), [false]);
+}

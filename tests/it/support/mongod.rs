@@ -105,10 +105,24 @@ impl Mongod {
         self.ready().await;
     }
 
-    /// A clean shutdown.
+    /// Waits until a node has made its indexes there, of which this is the last: this version aborts when it is shut
+    /// down in the middle of making one.
+    pub(crate) async fn indexed(&self, database: &Database) {
+        let claims = database.collection::<Document>("inlet.claims");
+        wait::until("the node's indexes", START, async || {
+            let names = claims.list_index_names().await.unwrap_or_default();
+            (names.len() > 1)
+                .then_some(())
+                .ok_or_else(|| format!("{names:?}"))
+        })
+        .await;
+    }
+
+    /// A clean shutdown. See [`Mongod::indexed`].
     pub(crate) async fn stop(&mut self) {
         let status = self.running().terminate(STOP).await;
-        assert!(status.success(), "mongod ended with {status}");
+        let log = self.running().log_tail();
+        assert!(status.success(), "mongod ended with {status}:\n{log}");
         self.process = None;
     }
 
