@@ -81,6 +81,13 @@ impl ManualClock {
             .now_ms
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
+
+    /// Is set right, having been fast.
+    #[cfg(test)]
+    pub(crate) fn set_back(&self, by: Duration) {
+        let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.now_ms.fetch_sub(by_ms, Ordering::Relaxed);
+    }
 }
 
 impl Clock for ManualClock {

@@ -9,23 +9,24 @@ pub mod announcer;
 mod door;
 mod gate;
 mod payload;
+mod seats;
 #[cfg(test)]
 mod tests;
 pub mod usher;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{Router, middleware};
 use serde::Serialize;
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{ParserConfig, SendError, SocketError, SocketIo};
-use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use door::{Door, Member};
+use seats::Seats;
 
 /// Events waiting for one client at most: several commits' worth, some 300 KiB. Past it the client has fallen behind.
 const BUFFERED_EVENTS_MAX: usize = 1_024;
@@ -49,6 +50,7 @@ pub struct Events {
     io: SocketIo,
     routes: Router,
     door: Arc<Door>,
+    seats: Arc<Seats>,
     is_closing: AtomicBool,
 }
 
@@ -67,10 +69,11 @@ impl Events {
             .ping_timeout(PING_TIMEOUT)
             .with_parser(ParserConfig::common().max_incoming_binaries(0))
             .build_svc();
-        let seats = Arc::new(Semaphore::new(SESSIONS_MAX));
+        let seats = Arc::new(Seats::new(SESSIONS_MAX));
         let door = Arc::new(Door::new(secret, clock));
-        let doorkeeper = Arc::clone(&door);
+        let (doorkeeper, exits) = (Arc::clone(&door), Arc::clone(&seats));
         let admit = async move |socket: SocketRef, auth: door::Auth| {
+            door::watch_leaving(&exits, &socket);
             door::admit(&doorkeeper, &socket, auth)
         };
         // What clients send is not listened to: no message has a handler.
@@ -80,8 +83,12 @@ impl Events {
             routes: Router::new()
                 .route_service("/socket.io", service.clone())
                 .route_service("/socket.io/", service)
-                .layer(middleware::from_fn_with_state(seats, gate::pass)),
+                .layer(middleware::from_fn_with_state(
+                    Arc::clone(&seats),
+                    gate::pass,
+                )),
             door,
+            seats,
             is_closing: AtomicBool::new(false),
         })
     }
@@ -131,8 +138,9 @@ impl Events {
         }
     }
 
-    /// Shows out whose token has expired and who has fallen behind. One whose buffer is full cannot even be told to
-    /// go: it is met again, until it has read on, or its connection is given up.
+    /// Shows out whose token has expired and who has fallen behind, and ends the sessions of those who have left. One
+    /// whose buffer is full cannot even be told to go: it is met again, until it has read on, or its connection is
+    /// given up.
     fn show_out(&self) {
         let Some(everybody) = self.io.of("/") else {
             return;
@@ -144,6 +152,11 @@ impl Events {
                 let _ = socket.disconnect();
             }
         }
+        let is_inside = |session| {
+            let everybody = self.io.of("/");
+            everybody.is_some_and(|everybody| everybody.get_socket(session).is_some())
+        };
+        self.seats.see_off(Instant::now(), is_inside);
     }
 }
 

@@ -27,6 +27,7 @@ use crate::model::{Method, Webhook};
 use crate::platforms::{self, Adapter, Addressing};
 use crate::store::{NotStored, Store};
 use bodies::Bodies;
+pub use held::Cut;
 use limits::{Limits, Refusal, Refusals};
 
 /// Headers that are kept with a webhook (R1): what signs it, and what names the delivery and the sender.

@@ -12,6 +12,7 @@ use axum::http::request::Parts;
 use serde::Deserialize;
 use socketioxide::extract::{SocketRef, TryData};
 
+use super::seats::{Seat, Seats};
 use crate::clock::Clock;
 use crate::jwt::{Refusal, SharedKey};
 
@@ -74,6 +75,16 @@ pub(super) fn admit(door: &Arc<Door>, socket: &SocketRef, auth: Auth) -> Result<
     socket.join(member.owner.clone());
     socket.extensions.insert(Arc::new(member));
     Ok(())
+}
+
+/// Takes note when the client leaves the namespace, by itself or shown out: its session does not end with that.
+pub(super) fn watch_leaving(seats: &Arc<Seats>, socket: &SocketRef) {
+    let seats = Arc::clone(seats);
+    socket.on_disconnect(async move |socket: SocketRef| {
+        if let Some(seat) = socket.req_parts().extensions.get::<Arc<Seat>>() {
+            seats.leaves(socket.id, seat);
+        }
+    });
 }
 
 impl Door {

@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -54,6 +53,29 @@ impl Node {
         begun.elapsed()
     }
 
+    /// As the worker does, but more often.
+    fn start_usher(&self) {
+        let events = Arc::clone(&self.events);
+        tokio::spawn(async move {
+            loop {
+                events.show_out();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+
+    async fn has_free_seats(&self, count: usize) {
+        let begun = Instant::now();
+        while self.events.seats.free() != count {
+            let free = self.events.seats.free();
+            assert!(
+                begun.elapsed() < Duration::from_secs(15),
+                "{free} seats are free"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn has_clients(&self, count: usize, within: Duration) {
         let begun = Instant::now();
         while self.events.clients() != count {
@@ -67,6 +89,7 @@ impl Node {
 /// A WebSocket whose owner answers pings whether or not it reads them.
 struct Client {
     reader: OwnedReadHalf,
+    saying: mpsc::UnboundedSender<&'static str>,
     ponging: JoinHandle<()>,
 }
 
@@ -83,20 +106,22 @@ impl Client {
         while !head.ends_with(b"\r\n\r\n") {
             head.push(reader.read_u8().await.unwrap());
         }
-        let exp = SystemClock::new().now_ms() / 1_000 + 3_600;
-        let token = SharedKey::new(SECRET).sign(&json!({ "sub": "o", "exp": exp }));
-        say(
-            &mut writer,
-            &format!("40{{\"token\":\"{}\"}}", token.unwrap()),
-        )
-        .await;
+        say(&mut writer, &format!("40{}", auth())).await;
+        let (saying, mut to_say) = mpsc::unbounded_channel();
         let ponging = tokio::spawn(async move {
             loop {
                 say(&mut writer, "3").await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::select! {
+                    Some(text) = to_say.recv() => say(&mut writer, text).await,
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                }
             }
         });
-        Self { reader, ponging }
+        Self {
+            reader,
+            saying,
+            ponging,
+        }
     }
 
     /// The next frame's text.
@@ -117,6 +142,27 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.ponging.abort();
     }
+}
+
+/// The auth payload of somebody who may listen for an hour.
+fn auth() -> String {
+    let exp = SystemClock::new().now_ms() / 1_000 + 3_600;
+    let token = SharedKey::new(SECRET).sign(&json!({ "sub": "o", "exp": exp }));
+    json!({ "token": token.unwrap() }).to_string()
+}
+
+/// A request of a client that polls, on a connection of its own; the answer with its head.
+async fn poll(address: SocketAddr, method: &str, session: &str, body: &str) -> String {
+    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "{method} /socket.io/?EIO=4&transport=polling{session} HTTP/1.1\r\nHost: inlet\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// A masked text, the mask being zero; after the connection has ended it goes nowhere.
@@ -196,4 +242,46 @@ async fn a_burst_as_large_as_the_buffer_overtakes_no_client_that_reads() {
         heard += usize::from(client.read().await.starts_with("42"));
     }
     telling.await.unwrap();
+}
+
+/// A client that left answered pings, and held one of the seats that are there for everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_and_stays_connected_loses_its_seat() {
+    let node = Node::start().await;
+    node.start_usher();
+    let mut client = Client::connect(node.address).await;
+    while !client.read().await.starts_with("40") {}
+    node.has_free_seats(SESSIONS_MAX - 1).await;
+    client.saying.send("41").unwrap();
+    node.has_clients(0, Duration::from_secs(5)).await;
+    node.has_free_seats(SESSIONS_MAX).await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(
+        Duration::from_secs(15),
+        client.reader.read_to_end(&mut rest),
+    );
+    assert!(ended.await.is_ok(), "its connection is still open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_and_goes_on_polling_loses_its_seat() {
+    let node = Node::start().await;
+    node.start_usher();
+    let opened = poll(node.address, "GET", "", "").await;
+    let (_, session) = opened.split_once("\"sid\":\"").unwrap();
+    let session = format!("&sid={}", session.split('"').next().unwrap());
+    let say = async |text: &str| poll(node.address, "POST", &session, text).await;
+    say(&format!("40{}", auth())).await;
+    node.has_clients(1, Duration::from_secs(5)).await;
+    say("41").await;
+    node.has_clients(0, Duration::from_secs(5)).await;
+    let begun = Instant::now();
+    while say("3").await.starts_with("HTTP/1.1 200") {
+        assert!(
+            begun.elapsed() < Duration::from_secs(15),
+            "it is still heard"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    node.has_free_seats(SESSIONS_MAX).await;
 }

@@ -7,12 +7,39 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
+
+/// Ends a connection, whatever is spoken on it: its reader finds it broken.
+#[derive(Debug, Clone, Default)]
+pub struct Cut(Arc<CutState>);
+
+#[derive(Debug, Default)]
+struct CutState {
+    is_cut: AtomicBool,
+    reader: AtomicWaker,
+}
+
+impl Cut {
+    /// Ends it now.
+    pub fn now(&self) {
+        self.0.is_cut.store(true, Ordering::Release);
+        self.0.reader.wake();
+    }
+
+    fn is_cut(&self, context: &Context<'_>) -> bool {
+        // Registered before looking: a cut in between wakes.
+        self.0.reader.register(context.waker());
+        self.0.is_cut.load(Ordering::Acquire)
+    }
+}
 
 /// A stream with its place among the connections.
 pub(super) struct Held<S> {
@@ -23,18 +50,25 @@ pub(super) struct Held<S> {
     gave_up: bool,
     /// Whoever waits for bytes of a peer that is given up meanwhile.
     reader: Option<Waker>,
+    cut: Cut,
     _place: OwnedSemaphorePermit,
 }
 
 impl<S> Held<S> {
     /// Gives up with [`io::ErrorKind::TimedOut`] once a write has waited for `patience`.
-    pub(super) fn new(stream: S, patience: Duration, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(
+        stream: S,
+        patience: Duration,
+        cut: Cut,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         Self {
             stream,
             patience,
             waiting: None,
             gave_up: false,
             reader: None,
+            cut,
             _place: place,
         }
     }
@@ -71,6 +105,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
         let this = self.get_mut();
         if this.gave_up {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if this.cut.is_cut(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let attempt = Pin::new(&mut this.stream).poll_read(context, buffer);
         if attempt.is_pending() {
@@ -136,7 +173,7 @@ mod tests {
     fn held(places: &Arc<Semaphore>) -> (Held<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(64);
         let place = Arc::clone(places).try_acquire_owned().unwrap();
-        (Held::new(ours, PATIENCE, place), theirs)
+        (Held::new(ours, PATIENCE, Cut::default(), place), theirs)
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower_service::Service;
 
 use super::Peer;
-use super::held::Held;
+use super::held::{Cut, Held};
 use super::tls::Tls;
 
 /// Connections at once: well below the usual limit of file descriptors under systemd.
@@ -114,11 +114,13 @@ impl Connection {
             permit,
             mut shutdown,
         } = self;
+        let cut = Cut::default();
+        let stream = Held::new(stream, WRITE_TIMEOUT, cut.clone(), permit);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(cut.clone());
             router.clone().call(request)
         });
-        let stream = Held::new(stream, WRITE_TIMEOUT, permit);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)

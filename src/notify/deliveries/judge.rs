@@ -47,8 +47,9 @@ impl Judge {
         }
     }
 
+    /// A wait that is longer than any was begun on a clock that was set back since: it is over.
     pub(super) fn is_blocked(&self, now_ms: i64) -> bool {
-        now_ms < self.blocked_until_ms
+        now_ms < self.blocked_until_ms && self.blocked_until_ms <= later(now_ms, RETRY_AFTER_MAX)
     }
 
     /// How many messages may go out at once: one, while the channel seems to be away.
@@ -74,11 +75,11 @@ impl Judge {
         answers.iter().map(verdict).collect()
     }
 
-    /// The verdict on a message whose answer says all there is to say, whatever the channel is like.
+    /// The verdict on one message, before the others of its batch have answered: how long the channel waits is not
+    /// known yet, but what became of this one is. `None`: a fault of this node's.
     pub(super) fn decided(&self, (_, delivery, handed): &Answer, now_ms: i64) -> Option<Verdict> {
         let handed = handed.as_ref()?;
-        matches!(handed.outcome, Ok(_) | Err(Failure::Refused { .. }))
-            .then(|| self.one(delivery, handed, now_ms))
+        Some(self.one(delivery, handed, now_ms))
     }
 
     /// A fault of this node's uses up an attempt.

@@ -94,6 +94,37 @@ async fn an_answer_is_written_down_before_the_others_have_come() {
     assert_eq!(bench.handed_over(Sms), 3);
 }
 
+/// An SMS that was surely not sent was taken for one that may have been, because another one's answer was waited for.
+#[tokio::test]
+async fn a_message_that_was_not_taken_is_written_down_before_the_others_have_answered() {
+    let mut bench = Bench::with("only_send_sms").await;
+    for id in 1..=3 {
+        bench.lead(id).await;
+    }
+    bench.next(Sms, Reply::Unavailable(None));
+    bench.next(Sms, Reply::Deferred(None));
+    let cut = bench.cut_the_power_while_one_hangs(Sms);
+    tokio::time::timeout(MINUTE, cut).await.unwrap();
+    bench.clock.advance(MINUTE);
+    bench.work(Sms).await;
+    assert_eq!(bench.states(Sms), ["sent", "sent", "unknown"]);
+}
+
+/// A clock that was set back held a channel up until it had caught up.
+#[tokio::test]
+async fn a_clock_that_is_set_back_holds_up_no_channel() {
+    let bench = Bench::with("only_send_email").await;
+    bench.clock.advance(30 * DAY);
+    bench.lead(1).await;
+    let mut email = bench.worker(Email);
+    bench.next(Email, Reply::Unavailable(None));
+    bench.until_idle(&mut email).await;
+    bench.clock.set_back(30 * DAY);
+    bench.lead(2).await;
+    bench.until_idle(&mut email).await;
+    assert_eq!(bench.states(Email), ["waiting", "sent"]);
+}
+
 #[tokio::test]
 async fn an_outage_holds_up_its_channel_alone_and_uses_up_no_attempt() {
     let bench = Bench::with("send_email_sms").await;
