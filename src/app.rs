@@ -22,6 +22,7 @@ use crate::admin::guard::Guard;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::console::{Console, Live};
+use crate::erasure::Eraser;
 use crate::events::Events;
 use crate::events::announcer::{self, Announcer};
 use crate::events::usher::Usher;
@@ -238,6 +239,8 @@ impl App {
         ));
         let tokens = Tokens::new(Arc::clone(&self.tokens));
         workers.spawn(drive(tokens, stopped.clone()));
+        let eraser = Eraser::new(Arc::clone(&shared.store), stopped.clone());
+        workers.spawn(drive(eraser, stopped.clone()));
         if let Some(events) = &self.events {
             let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
             let announcer = Announcer::new(Arc::clone(events), store, clock, announcer::RETURN_MAX);

@@ -4,6 +4,7 @@
 //! Answers are JSON values: this is the one place that gives them their shape (interface.md).
 
 mod deliveries;
+mod erasure;
 mod held;
 mod jobs;
 mod silent;
@@ -82,6 +83,9 @@ pub enum ConsoleError {
     /// The request cannot be understood.
     #[error("{0}")]
     Invalid(String),
+    /// It has begun, and is gone on with at the next start.
+    #[error("it has begun, and is not finished: {0}")]
+    Unfinished(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -131,6 +135,7 @@ impl Console {
             "sync": self.sync(&snapshot)?,
             "reference": reference,
             "store": self.file(snapshot.needed_bytes()?),
+            "erasures": self.erasure_status(&snapshot)?,
             "silent": silent::campaigns(&self.store, &snapshot, self.clock.now_ms())?,
             "jobs": jobs::all(&snapshot, self.live.as_ref())?,
             "refused": self.live.as_ref().map(refused),

@@ -20,12 +20,13 @@ pub mod prepare;
 pub mod readings;
 pub mod replay;
 mod settle;
+pub mod taken;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::store::Store;
+use crate::store::{Store, Tables};
 use crate::worker::{Step, StepError, Worker};
 use batch::Batch;
 use freshness::Freshness;
@@ -74,6 +75,9 @@ impl Worker for Pipeline {
     async fn step(&mut self) -> Result<Step, StepError> {
         // What is left after a failed commit is not tried as it is: it is gathered anew.
         let mut batch = std::mem::take(&mut self.rest);
+        if self.shared.store.read()?.is_erasing()? {
+            return Ok(Step::Idle);
+        }
         let part = match batch.next_part() {
             Some(part) => Some(part),
             None => {
@@ -86,10 +90,14 @@ impl Worker for Pipeline {
             return Ok(Step::Idle);
         };
         let settling = Settling::new(&self.shared);
-        self.shared
-            .store
-            .write(move |tables| part.settle(tables, &settling))
-            .await?;
+        let settle = move |tables: &mut Tables<'_>| match tables.is_erasing()? {
+            true => Ok(false),
+            false => part.settle(tables, &settling).map(|()| true),
+        };
+        if !self.shared.store.write(settle).await? {
+            // An erasure has begun since: what was prepared may be of what goes (R38).
+            return Ok(Step::Idle);
+        }
         self.rest = batch;
         self.shared.store.signals().push.notify_one();
         self.shared.store.signals().wake_deliveries();

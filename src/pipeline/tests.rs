@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
+mod erasure;
 mod events;
 mod long_work;
 mod retention;

@@ -7,11 +7,11 @@ use bson::oid::ObjectId;
 use inlet_sync::ports::{
     Outbox, Pending, PortError, Rendered, Row, Settlement, Unsettled, Verdict,
 };
-use redb::ReadableTableMetadata;
+use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::changes::{Held, Owed};
-use super::documents::{Adopted, Assembler, Collection, Stored};
-use super::{Store, StoreError, Tables};
+use super::documents::{Adopted, Assembler, Collection, Stored, key};
+use super::{Snapshot, Store, StoreError, Tables};
 use crate::model::{Ended, Outcome};
 use render::Render;
 use unsettled::Settle;
@@ -23,7 +23,7 @@ mod render;
 mod renewal;
 #[cfg(test)]
 mod tests;
-mod unsettled;
+pub(in crate::store) mod unsettled;
 
 /// Pushes what a store's change log holds.
 pub struct StoreOutbox {
@@ -36,6 +36,11 @@ pub struct StoreOutbox {
     /// Of each contact that was settled and not rendered yet: the keys it had no value for then.
     lacking: Mutex<Lacking>,
 }
+
+/// Nothing is pushed while an erasure is under way.
+#[derive(Debug, thiserror::Error)]
+#[error("an erasure is under way")]
+struct ErasureUnderWay;
 
 /// Fields that contacts had not, by row.
 type Lacking = HashMap<Row, Vec<&'static str>>;
@@ -60,6 +65,15 @@ impl StoreOutbox {
         let mut lacking = self.lacking();
         let rows = pending.iter().map(|pending| pending.row);
         rows.filter_map(|row| lacking.remove_entry(&row)).collect()
+    }
+
+    /// What may be pushed. While an erasure is under way that is nothing, and a pass that had begun ends (R38).
+    fn readable(&self) -> Result<Snapshot, PortError> {
+        let snapshot = self.store.read().map_err(port)?;
+        match snapshot.is_erasing().map_err(port)? {
+            true => Err(PortError(Box::new(ErasureUnderWay))),
+            false => Ok(snapshot),
+        }
     }
 
     fn lacking(&self) -> MutexGuard<'_, Lacking> {
@@ -90,15 +104,12 @@ impl Outbox for StoreOutbox {
     }
 
     fn take(&self, after: u64, limit: usize) -> Result<Vec<Pending>, PortError> {
-        self.store
-            .read()
-            .and_then(|snapshot| snapshot.pending(after, limit))
-            .map_err(port)
+        self.readable()?.pending(after, limit).map_err(port)
     }
 
     fn unsettled(&self, pending: &[Pending]) -> Result<Vec<Unsettled>, PortError> {
         let settle = Settle {
-            snapshot: self.store.read().map_err(port)?,
+            snapshot: self.readable()?,
             window_ms: self.dedupe_window_ms,
         };
         self.lacking()
@@ -128,7 +139,7 @@ impl Outbox for StoreOutbox {
     }
 
     fn render(&self, pending: &[Pending]) -> Result<Vec<Rendered>, PortError> {
-        let snapshot = self.store.read().map_err(port)?;
+        let snapshot = self.readable()?;
         let anything_held = !snapshot
             .held
             .is_empty()
@@ -168,6 +179,9 @@ const DAMAGED: StoreError = StoreError::Corrupt { table: "documents" };
 
 impl Tables<'_> {
     fn settle(&mut self, row: Row, settlement: &Settlement, now_ms: i64) -> Result<(), StoreError> {
+        if !self.is_there(row)? {
+            return Ok(());
+        }
         match settlement {
             Settlement::Adopted { id, document } => {
                 self.adopt(row, *id, document.is_some(), now_ms)
@@ -237,9 +251,23 @@ impl Tables<'_> {
         )
     }
 
+    /// A document may have been erased while it was on its way (R38): what is said of it concerns nobody.
+    fn is_there(&self, row: Row) -> Result<bool, StoreError> {
+        Ok(self.documents.get(key(row))?.is_some())
+    }
+
     fn conclude(&mut self, verdicts: &[(Pending, Verdict)], now_ms: i64) -> Result<(), StoreError> {
-        let is_done = |(_, verdict): &&(Pending, Verdict)| *verdict == Verdict::Done;
-        let done = || verdicts.iter().filter(is_done).map(|(pending, _)| pending);
+        let mut there = Vec::with_capacity(verdicts.len());
+        for verdict in verdicts {
+            if self.is_there(verdict.0.row)? {
+                there.push(verdict);
+            }
+        }
+        let verdicts = there;
+        let done = || {
+            let done = verdicts.iter().filter(|one| one.1 == Verdict::Done);
+            done.map(|one| &one.0)
+        };
         for pending in done() {
             self.seen(pending.row)?;
         }
@@ -252,7 +280,7 @@ impl Tables<'_> {
         self.remove_tickets(done())?;
         verdicts
             .iter()
-            .try_for_each(|(pending, verdict)| self.judge(pending, verdict, now_ms))
+            .try_for_each(|one| self.judge(&one.0, &one.1, now_ms))
     }
 
     fn judge(

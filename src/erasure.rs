@@ -1,0 +1,183 @@
+//! Erases people (R38): looks for everything that is theirs, and takes the steps that remove it.
+//!
+//! While an erasure is under way the pipeline, the push and the notifications rest, so that nothing is made of what is
+//! about to go; webhooks are taken in all the same. Which erasures there are is in the store, so that one that was cut
+//! short is gone on with by whoever opens the store next.
+//!
+//! Must not know: who asks for it, and MongoDB.
+
+mod asked;
+mod find;
+mod recognise;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use inlet_sync::ports::Row;
+use tokio::sync::watch;
+
+use crate::model::Erasure;
+use crate::model::erasure::Removed;
+use crate::store::erasures::{ErasedWebhook, Unacknowledged};
+use crate::store::{Store, StoreError, Tables};
+use crate::worker::{Step, StepError, Worker};
+pub use asked::{Asked, Unreadable};
+pub use find::{Found, find};
+
+/// Webhooks, leads, contacts or logs removed in one transaction: webhooks that arrive wait for the same writer.
+const STEP_MAX: usize = 32;
+/// Tickets of the change log removed in one transaction.
+const TICKETS_STEP_MAX: usize = 1_000;
+/// How long the worker sleeps when nothing tells it to wake.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Finishes erasures that have begun.
+pub struct Eraser {
+    store: Arc<Store>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Eraser {
+    /// A worker over a store; what is not done when `stop` turns true is left for the next start.
+    #[must_use]
+    pub fn new(store: Arc<Store>, stop: watch::Receiver<bool>) -> Self {
+        Self { store, stop }
+    }
+
+    async fn erase(&self, erasure: Erasure) -> Result<(), StepError> {
+        let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
+        let sought = erasure.clone();
+        let search = move || {
+            let unacknowledged = store.read()?.to_be_created()?;
+            let found = find(&store, &sought, &|| *stop.borrow())?;
+            Ok::<_, StoreError>(found.map(|found| (found, unacknowledged)))
+        };
+        let Some((found, unacknowledged)) = tokio::task::spawn_blocking(search).await?? else {
+            return Ok(());
+        };
+        self.remove(erasure.id, found, Arc::new(unacknowledged))
+            .await
+    }
+
+    /// What leads to the rest goes last.
+    async fn remove(
+        &self,
+        id: [u8; 12],
+        found: Found,
+        unacknowledged: Arc<Unacknowledged>,
+    ) -> Result<(), StepError> {
+        let new = Arc::clone(&unacknowledged);
+        self.in_steps(found.logs, move |tables, rows: &[Row]| {
+            tables.erase_documents(&id, rows, &new)
+        })
+        .await?;
+        let webhooks = found.webhooks.into_values().collect();
+        self.in_steps(webhooks, move |tables, some: &[ErasedWebhook]| {
+            tables.erase_webhooks(&id, some)
+        })
+        .await?;
+        let new = Arc::clone(&unacknowledged);
+        let leads = found.leads.into_iter().collect();
+        self.in_steps(leads, move |tables, some: &[u64]| {
+            tables.erase_leads(&id, some, &new)
+        })
+        .await?;
+        let contacts = found.contacts.into_iter().collect();
+        self.in_steps(contacts, move |tables, some: &[u64]| {
+            tables.erase_contacts(&id, some, &unacknowledged)
+        })
+        .await?;
+        self.remove_tickets().await?;
+        if !*self.stop.borrow() {
+            self.finish(id).await?;
+        }
+        Ok(())
+    }
+
+    async fn in_steps<T: Clone + Send + 'static>(
+        &self,
+        all: Vec<T>,
+        step: impl Fn(&mut Tables<'_>, &[T]) -> Result<(), StoreError> + Send + Sync + 'static,
+    ) -> Result<(), StoreError> {
+        let step = Arc::new(step);
+        for some in all.chunks(STEP_MAX) {
+            if *self.stop.borrow() {
+                break;
+            }
+            let (some, step) = (some.to_vec(), Arc::clone(&step));
+            self.store.write(move |tables| step(tables, &some)).await?;
+        }
+        Ok(())
+    }
+
+    /// Tickets of documents that are gone: those of contacts have their data in them.
+    async fn remove_tickets(&self) -> Result<(), StepError> {
+        let mut after = Some(0);
+        while let Some(from) = after.filter(|_| !*self.stop.borrow()) {
+            let store = Arc::clone(&self.store);
+            let page = move || store.read()?.tickets_of_nothing(from);
+            let (tickets, next) = tokio::task::spawn_blocking(page).await??;
+            for some in tickets.chunks(TICKETS_STEP_MAX) {
+                let some = some.to_vec();
+                self.store
+                    .write(move |tables| tables.erase_tickets(&some))
+                    .await?;
+            }
+            after = next;
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, id: [u8; 12]) -> Result<(), StoreError> {
+        self.store
+            .write(move |tables| tables.finish_erasure(&id))
+            .await?;
+        let removed = self.store.read()?.erasure(&id)?;
+        let removed = removed.map_or(Removed::default(), |erasure| erasure.removed);
+        tracing::info!(erasure = hex::encode(id), ?removed, "somebody was erased");
+        let signals = self.store.signals();
+        signals.pipeline.notify_one();
+        signals.graph.notify_one();
+        signals.push.notify_one();
+        signals.wake_deliveries();
+        Ok(())
+    }
+}
+
+impl Worker for Eraser {
+    fn name(&self) -> &'static str {
+        "erasure"
+    }
+
+    async fn step(&mut self) -> Result<Step, StepError> {
+        let snapshot = self.store.read()?;
+        let Some(id) = snapshot
+            .unfinished_erasure()?
+            .filter(|_| !*self.stop.borrow())
+        else {
+            return Ok(Step::Idle);
+        };
+        match snapshot.erasure(&id) {
+            Ok(Some(erasure)) => {
+                drop(snapshot);
+                self.erase(erasure).await?;
+            }
+            Ok(None) | Err(StoreError::Corrupt { .. }) => {
+                tracing::error!(
+                    erasure = hex::encode(id),
+                    "an erasure's record is damaged: ask for it once more"
+                );
+                self.store
+                    .write(move |tables| tables.forget_erasure(&id))
+                    .await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Step::Busy)
+    }
+
+    async fn wait(&mut self) {
+        let woken = self.store.signals().erasures.notified();
+        let _ = tokio::time::timeout(POLL, woken).await;
+    }
+}

@@ -1,0 +1,188 @@
+//! Whether a contact, a lead or a webhook is of the person who is to be erased.
+//!
+//! A webhook is read as the pipeline reads it, but every address in it counts, not only the best one. What no adapter
+//! can make a lead of is looked through all the same: it may be what a person sent that nobody could read.
+//!
+//! Must not know: where any of it is stored, and what becomes of it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bson::oid::ObjectId;
+use bson::{Bson, RawDocument};
+use serde_json::Value;
+
+use crate::fields::{self, Context};
+use crate::model::erasure::{email_key, phone_key};
+use crate::model::{Campaign, ContactType, Erasure, Method, Reading, Submission, Webhook};
+use crate::pipeline::readings::Opened;
+use crate::pipeline::taken::{Taken, taken_by};
+use crate::platforms::{self, body, facebook};
+use crate::store::documents::Stored;
+use crate::store::reference::Reference;
+
+/// Recognises the person of one erasure.
+pub(super) struct Recogniser<'a> {
+    erasure: &'a Erasure,
+    reference: Arc<Reference>,
+}
+
+/// A webhook of the person's.
+pub(super) struct Recognised {
+    /// The derived keys it takes, where a lead may be made of it.
+    pub(super) taken: Option<Taken>,
+}
+
+impl<'a> Recogniser<'a> {
+    pub(super) fn new(erasure: &'a Erasure, reference: Arc<Reference>) -> Self {
+        Self { erasure, reference }
+    }
+
+    /// A contact, by what it is found by and by what is kept beside it.
+    pub(super) fn is_contact(&self, contact: &Stored) -> bool {
+        let Ok(body) = contact.body() else {
+            return false;
+        };
+        let keys = contact.contact.clone().unwrap_or_default();
+        let emails = texts(body, "email", "other_emails").chain(keys.email);
+        let phones = texts(body, "phone", "other_phones").chain(keys.phone);
+        let emails = emails.map(|email| email_key(&email));
+        let phones = phones.map(|phone| phone_key(&phone));
+        self.erasure
+            .concerns_account(body.get_object_id("account_id").ok())
+            && self.erasure.names(emails.chain(phones))
+    }
+
+    /// A lead, by what was sent.
+    pub(super) fn is_lead(&self, lead: &Stored) -> bool {
+        let Ok(body) = lead.body() else {
+            return false;
+        };
+        let account = body.get_object_id("account_id").ok();
+        if !self.erasure.concerns_account(account) {
+            return false;
+        }
+        let campaign = body.get_object_id("campaign_id").ok();
+        let campaign = campaign.and_then(|id| self.reference.campaign_by_id(id));
+        guarded(|| {
+            let submission = submission_of(body)?;
+            Some(self.names(&submission, campaign.map(AsRef::as_ref)))
+        })
+    }
+
+    /// A webhook, with what a resend of it is to be recognised by.
+    pub(super) fn webhook(&self, seq: u64, webhook: Webhook) -> Option<Recognised> {
+        let account = object_id(webhook.account.as_deref());
+        if webhook.is_erased() || !self.erasure.concerns_account(account) {
+            return None;
+        }
+        let campaign = object_id(webhook.campaign.as_deref());
+        let known = account
+            .zip(campaign)
+            .and_then(|(account, campaign)| self.reference.campaign(account, campaign))
+            .map(AsRef::as_ref);
+        let arrived_at_ms = webhook.arrived_at_ms;
+        let raw = webhook.clone();
+        let reading = Opened::read(seq, webhook).map(|opened| opened.reading);
+        match reading {
+            Ok(Reading::Submission(submission)) => {
+                let is_theirs = guarded(|| Some(self.names(&submission, known)));
+                let place = account.zip(campaign);
+                is_theirs.then(|| Recognised {
+                    taken: place.map(|place| taken_by(place, &submission, arrived_at_ms)),
+                })
+            }
+            // A notification of Facebook's says nothing of anybody: the lead does that is made of it.
+            Ok(Reading::Changes(_)) => None,
+            Ok(Reading::Ignored(_)) | Err(_) => {
+                let is_theirs = guarded(|| Some(self.reaches(&unread(&raw), known, None)));
+                is_theirs.then_some(Recognised { taken: None })
+            }
+        }
+    }
+
+    fn names(&self, submission: &Submission, campaign: Option<&Campaign>) -> bool {
+        let calling_code = submission.phone_country_code.as_deref();
+        self.reaches(&submission.fields, campaign, calling_code)
+    }
+
+    fn reaches(
+        &self,
+        fields: &Value,
+        campaign: Option<&Campaign>,
+        calling_code: Option<&str>,
+    ) -> bool {
+        let context = Context {
+            contact_type: campaign.map_or(ContactType::Person, |campaign| campaign.contact_type),
+            campaign_country: campaign.and_then(|campaign| campaign.country.as_deref()),
+            phone_country_code: calling_code,
+        };
+        let reach = fields::reach(fields, &context);
+        let emails = reach.emails.iter().map(|email| email_key(email));
+        let phones = reach.phones.iter().map(|phone| phone_key(phone));
+        self.erasure.names(emails.chain(phones))
+    }
+}
+
+/// Foreign text is read here: should that panic, it is nobody's, and the erasure goes on.
+fn guarded(look: impl FnOnce() -> Option<bool>) -> bool {
+    let looked = catch_unwind(AssertUnwindSafe(look));
+    if looked.is_err() {
+        tracing::error!("a payload could not be looked through: a panic");
+    }
+    looked.ok().flatten().unwrap_or_default()
+}
+
+fn texts(body: &RawDocument, field: &str, beside: &str) -> impl Iterator<Item = String> {
+    let own = body.get_str(field).ok().map(str::to_owned);
+    let others = body.get_array(beside).into_iter().flatten();
+    let others = others.filter_map(|one| Some(one.ok()?.as_str()?.to_owned()));
+    own.into_iter()
+        .chain(others)
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+/// What a lead's `lead_data` says, read once more by its platform's adapter.
+fn submission_of(lead: &RawDocument) -> Option<Submission> {
+    let integration = lead.get_str("integration").ok()?;
+    let payload = match Bson::try_from(lead.get("lead_data").ok()??).ok()? {
+        Bson::String(text) => serde_json::from_str(&text).ok()?,
+        payload => payload.into_relaxed_extjson(),
+    };
+    if integration == facebook::ADAPTER.integration {
+        return Some(facebook::submission(&payload));
+    }
+    let mut adapters = platforms::ALL.iter();
+    let adapter = adapters.find(|adapter| adapter.integration == integration)?;
+    match (adapter.read)(&posted(adapter.slug, &payload)) {
+        Reading::Submission(submission) => Some(*submission),
+        _ => None,
+    }
+}
+
+/// A payload as if it had just been posted as JSON.
+fn posted(platform: &str, payload: &Value) -> Webhook {
+    Webhook {
+        platform: platform.to_owned(),
+        method: Method::Post,
+        content_type: Some("application/json".to_owned()),
+        body: payload.to_string().into_bytes(),
+        ..Webhook::erased(0)
+    }
+}
+
+/// What can be made out in a webhook that says nothing an adapter understands: its fields, else its words.
+fn unread(webhook: &Webhook) -> Value {
+    body::decode(webhook).unwrap_or_else(|| {
+        let text = [webhook.query.as_bytes(), &webhook.body].join(&b' ');
+        let text: Vec<u8> = percent_encoding::percent_decode(&text).collect();
+        let text = String::from_utf8_lossy(&text);
+        let words = text.split(|c: char| c.is_whitespace() || "<>\"'&=,;".contains(c));
+        words.map(Value::from).collect()
+    })
+}
+
+fn object_id(text: Option<&str>) -> Option<ObjectId> {
+    ObjectId::parse_str(text?.trim()).ok()
+}
