@@ -7,10 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use bson::oid::ObjectId;
 use inlet_sync::ports::Row;
 
 use super::recognise::{Recognised, Recogniser};
-use crate::model::{Erasure, Outcome, TaskKey, Webhook, WebhookId};
+use crate::model::{
+    Campaign, Erasure, LeadChange, LeadId, Outcome, Reading, TaskKey, Webhook, WebhookId,
+    derived_id,
+};
+use crate::pipeline::readings::Opened;
 use crate::store::documents::{Collection, Stored};
 use crate::store::erasures::ErasedWebhook;
 use crate::store::{Snapshot, Store, StoreError};
@@ -53,6 +58,7 @@ pub fn find(
         Search::leads,
         Search::webhooks,
         Search::outcomes,
+        Search::siblings,
         Search::logs,
     ];
     for pass in passes {
@@ -200,6 +206,10 @@ impl Search<'_> {
         let webhook = self.found.webhooks.entry(task.seq).or_default();
         webhook.seq = task.seq;
         webhook.tasks.insert(task);
+        // One change is one person's: for whatever campaign of whichever account it is to be a lead.
+        if task.campaign != [0; 12] && self.erasure.account.is_none() {
+            webhook.changes.insert(task.change);
+        }
     }
 
     /// Webhooks that ended as one of these leads, or as duplicates of them, whatever they say.
@@ -217,6 +227,32 @@ impl Search<'_> {
                 }
             }
             after = next;
+        }
+        Ok(())
+    }
+
+    /// Tasks of the same change for other campaigns, which wait for Graph or for a token, or ended without a lead: their
+    /// keys are taken as if there had been one.
+    fn siblings(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.store.read()?;
+        let reference = self.store.reference();
+        for (seq, webhook) in &mut self.found.webhooks {
+            let tasks = match snapshot.fate(*seq) {
+                Ok(_) if webhook.changes.is_empty() => continue,
+                Ok((tasks, ends)) => {
+                    let tasks = tasks.into_iter().map(|(key, _)| key);
+                    tasks.chain(ends.into_iter().map(|(key, _)| key))
+                }
+                Err(StoreError::Corrupt { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let leads = leads_of(&snapshot, *seq)?;
+            for task in tasks.filter(|task| webhook.changes.contains(&task.change)) {
+                let campaign = reference.campaign_by_id(ObjectId::from_bytes(task.campaign));
+                if let (Some(campaign), Some(lead)) = (campaign, leads.get(&task.change)) {
+                    webhook.keys.push(lead_key(campaign, lead));
+                }
+            }
         }
         Ok(())
     }
@@ -279,4 +315,29 @@ impl Search<'_> {
         }
         Ok(())
     }
+}
+
+/// The platform's ids of the leads that a batch names, by change.
+fn leads_of(snapshot: &Snapshot, seq: u64) -> Result<HashMap<u32, LeadId>, StoreError> {
+    let webhook = match snapshot.webhook(seq) {
+        Ok(Some(webhook)) => webhook,
+        Ok(None) | Err(StoreError::Corrupt { .. }) => return Ok(HashMap::new()),
+        Err(error) => return Err(error),
+    };
+    let Ok(Reading::Changes(changes)) = Opened::read(seq, webhook).map(|opened| opened.reading)
+    else {
+        return Ok(HashMap::new());
+    };
+    let named = (0..)
+        .zip(changes)
+        .filter_map(|(place, change)| match change {
+            LeadChange::Leadgen { leadgen_id, .. } => Some((place, leadgen_id)),
+            LeadChange::Ignored(_) => None,
+        });
+    Ok(named.collect())
+}
+
+fn lead_key(campaign: &Campaign, lead: &LeadId) -> [u8; 12] {
+    let place = [campaign.account_id.bytes(), campaign.id.bytes()];
+    derived_id("lead", &[&place[0], &place[1], lead.as_str().as_bytes()]).bytes()
 }

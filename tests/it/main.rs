@@ -13,6 +13,7 @@ mod campaigns;
 mod cli;
 mod crash;
 mod deliveries;
+mod erasure;
 mod facebook;
 mod harness;
 mod live;

@@ -32,10 +32,18 @@ pub struct ErasedWebhook {
     pub is_whole: bool,
     /// Tasks that led to leads that go.
     pub tasks: BTreeSet<TaskKey>,
+    /// Changes of a batch of which everything goes: whatever a lead of theirs is to become for other campaigns.
+    pub changes: BTreeSet<u32>,
     /// Derived keys that it would have taken: they are taken from now on.
     pub keys: Vec<[u8; 12]>,
     /// Of a submission without an id: its hash, and when it arrived. A resend within the window is one of it (R10).
     pub first_copy: Option<([u8; 16], i64)>,
+}
+
+impl ErasedWebhook {
+    fn takes(&self, task: &TaskKey) -> bool {
+        self.is_whole || self.tasks.contains(task) || self.changes.contains(&task.change)
+    }
 }
 
 /// The documents that are new upstream, as far as tickets tell.
@@ -148,9 +156,7 @@ impl Tables<'_> {
                 .insert(hash, (*arrived_at_ms, ERASED_ROW))?;
         }
         let all = self.tasks_of(seq)?;
-        let (gone, kept): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .partition(|task| webhook.is_whole || webhook.tasks.contains(task));
+        let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|task| webhook.takes(task));
         for task in &gone {
             self.erase_task(*task)?;
         }
