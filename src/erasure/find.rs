@@ -231,8 +231,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Tasks of the same change for other campaigns, which wait for Graph or for a token, or ended without a lead: their
-    /// keys are taken as if there had been one.
+    /// Tasks of the same change for other campaigns, which wait for Graph or for a token, or ended without a lead:
+    /// their keys are taken as if there had been one.
     fn siblings(&mut self) -> Result<(), StoreError> {
         let snapshot = self.store.read()?;
         let reference = self.store.reference();

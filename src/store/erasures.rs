@@ -104,7 +104,11 @@ impl Tables<'_> {
             let of_key = (key, &[0; 12])..=(key, &[0xff; 12]);
             for entry in self.erased_people.range(of_key)? {
                 let id = *entry?.0.value().1;
-                let erasure = load(&self.erasures, &id)?;
+                let erasure = match load(&self.erasures, &id) {
+                    // Whom it concerned nobody knows: that is worth no other lead.
+                    Err(StoreError::Corrupt { .. }) => None,
+                    erasure => erasure?,
+                };
                 if erasure.is_some_and(|erasure| {
                     erasure.concerns(seq, arrived_at_ms) && erasure.concerns_account(Some(account))
                 }) {

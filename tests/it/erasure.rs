@@ -443,3 +443,48 @@ async fn what_names_nobody_is_refused_as_a_mistake_of_whoever_typed_it() {
     }
     assert_eq!(node.status().await["erasures"]["unpushed"], 0);
 }
+
+/// Nobody knows whose a Facebook lead is before it is fetched, and that may be long after its notification came.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lead_that_is_fetched_after_the_erasure_and_came_before_it_is_not_made() {
+    let graph = Graph::start().await;
+    graph.grant(TOKEN, PAGE);
+    graph.lead(PAGE, "5501", &[("full_name", NAME), ("email", EMAIL)]);
+    graph.lead(
+        PAGE,
+        "5502",
+        &[("full_name", NAME), ("email", "namesake@example.com")],
+    );
+    let mut reference = Reference::sample();
+    let key = reference.facebook_key();
+    let token = doc! { "access_token": "not yet", "expires_in": 0 };
+    reference.change(key, doc! { "token": token });
+    let mongod = Mongod::shared_replica_set().await;
+    let scene = Scene::knowing(reference, mongod, Node::build().graph_url(&graph.url())).await;
+    let node = &scene.node;
+    let notify = async |id: &str| {
+        let value = json!({ "leadgen_id": id, "page_id": PAGE, "form_id": FORM });
+        let batch = json!({ "entry": [{ "changes": [{ "field": "leadgen", "value": value }] }] });
+        assert!(node.post_facebook(&batch).await.is_acknowledged());
+    };
+    notify("5501").await;
+    notify("5502").await;
+    outcomes::until_waiting_for(node, "token").await;
+    erase(node, EMAIL).await;
+    let token = doc! { "token": { "access_token": TOKEN } };
+    scene
+        .edit("facebook.keys", doc! { "_id": key }, doc! { "$set": token })
+        .await;
+    wait::until("both to end", FINISHED_WITHIN, async || {
+        let ends = outcomes::ends(node).await;
+        let have_ended = ends.iter().all(|ends| ends.len() == 1);
+        have_ended.then_some(()).ok_or_else(|| format!("{ends:?}"))
+    })
+    .await;
+    assert_eq!(outcomes::ends(node).await, [["ignored: erased"], ["lead"]]);
+    node.settled().await;
+    notify("5501").await;
+    node.settled().await;
+    assert_eq!(outcomes::last_ends(node).await, ["duplicate"]);
+    assert!(!speaks_of_her(node).await);
+}

@@ -67,9 +67,10 @@ impl Tables<'_> {
         webhooks: &[ErasedWebhook],
     ) -> Result<(), StoreError> {
         self.erasing(erasure, |tables, erasure| {
-            webhooks
-                .iter()
-                .try_for_each(|webhook| tables.erase_webhook(erasure, webhook))
+            webhooks.iter().try_for_each(|webhook| {
+                let erased = tables.erase_webhook(erasure, webhook);
+                as_far_as_readable(erased, erasure, "webhook", webhook.seq)
+            })
         })
     }
 
@@ -81,9 +82,10 @@ impl Tables<'_> {
         unacknowledged: &Unacknowledged,
     ) -> Result<(), StoreError> {
         self.erasing(erasure, |tables, erasure| {
-            leads
-                .iter()
-                .try_for_each(|lead| tables.erase_lead(erasure, *lead, unacknowledged))
+            leads.iter().try_for_each(|lead| {
+                let erased = tables.erase_lead(erasure, *lead, unacknowledged);
+                as_far_as_readable(erased, erasure, "lead", *lead)
+            })
         })
     }
 
@@ -98,7 +100,8 @@ impl Tables<'_> {
             for contact in contacts {
                 let of_contact = (*contact, 0)..=(*contact, u64::MAX);
                 if tables.families.range(of_contact)?.next().is_none() {
-                    tables.erase_owner(erasure, *contact, unacknowledged)?;
+                    let erased = tables.erase_owner(erasure, *contact, unacknowledged);
+                    as_far_as_readable(erased, erasure, "contact", *contact)?;
                 }
             }
             Ok(())
@@ -312,16 +315,21 @@ impl Tables<'_> {
         unacknowledged: &Unacknowledged,
     ) -> Result<(), StoreError> {
         let row = Collection::Contacts.row(contact);
-        let mut rows = self.conversation_rows(contact)?;
-        rows.push(row);
-        if let Some(stored) = self.intact_document(row)? {
-            self.remove_contact_keys(contact, &stored.contact_hashes()?)?;
-            for claim in claims_of(&stored)? {
-                self.void_claims
-                    .insert((&claim, &stored.settled_id().bytes()), ())?;
-                self.void_claims.insert((&claim, &stored.own_id), ())?;
+        if self.documents.get(key(row))?.is_none() {
+            return Ok(());
+        }
+        // Read before anything goes: keys that lead to nothing would stop every later lead that has them.
+        let stored = self.document(row)?;
+        let (hashes, claims) = (stored.contact_hashes()?, claims_of(&stored)?);
+        self.remove_contact_keys(contact, &hashes)?;
+        for claim in claims {
+            let holders = [stored.settled_id().bytes(), stored.own_id];
+            for holder in holders {
+                self.void_claims.insert((&claim, &holder), ())?;
             }
         }
+        let mut rows = self.conversation_rows(contact)?;
+        rows.push(row);
         self.remove_rows(erasure, &rows, unacknowledged)?;
         self.conversations.remove(contact)?;
         Ok(())
@@ -421,6 +429,23 @@ pub(crate) fn first_copy_key(
     let hash = derived_hash("first_copy", &[account, campaign, fields_hash]);
     half.copy_from_slice(&hash[..16]);
     half
+}
+
+/// One damaged record must not keep everything else from being erased, nor the node from going on.
+fn as_far_as_readable(
+    erased: Result<(), StoreError>,
+    erasure: &mut Erasure,
+    what: &str,
+    number: u64,
+) -> Result<(), StoreError> {
+    match erased {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(%error, what, number, "not all of it could be erased");
+            erasure.removed.damaged += 1;
+            Ok(())
+        }
+        erased => erased,
+    }
 }
 
 fn count(erasure: &mut Erasure, row: Row) {
