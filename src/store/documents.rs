@@ -344,8 +344,8 @@ impl Snapshot {
         load(&self.documents, row)
     }
 
-    /// The documents of a collection after row `after`, in order, at most `limit` and about 8 MiB of them. A damaged one
-    /// is given as its error.
+    /// The documents of a collection after row `after`, in order, at most `limit` and about 8 MiB of them. A damaged
+    /// one is given as its error.
     ///
     /// # Errors
     /// When the store cannot be read.
