@@ -17,7 +17,6 @@ use inlet_sync::ports::Row;
 use tokio::sync::watch;
 
 use crate::model::Erasure;
-use crate::model::erasure::Removed;
 use crate::store::erasures::{ErasedWebhook, Unacknowledged};
 use crate::store::{Store, StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
@@ -26,6 +25,8 @@ pub use find::{Found, find};
 
 /// Webhooks, leads, contacts or logs removed in one transaction: webhooks that arrive wait for the same writer.
 const STEP_MAX: usize = 32;
+/// Erasures finished together, by one search.
+const TOGETHER_MAX: usize = 1_000;
 /// Tickets of the change log removed in one transaction.
 const TICKETS_STEP_MAX: usize = 1_000;
 /// How long the worker sleeps when nothing tells it to wake.
@@ -44,19 +45,31 @@ impl Eraser {
         Self { store, stop }
     }
 
-    async fn erase(&self, erasure: Erasure) -> Result<(), StepError> {
+    /// One search for all of them: a store that was put back may learn of hundreds at once.
+    async fn erase(&self, erasures: Vec<Erasure>) -> Result<(), StepError> {
         let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
-        let sought = erasure.clone();
+        let ids: Vec<_> = erasures.iter().map(|erasure| erasure.id).collect();
         let search = move || {
             let unacknowledged = store.read()?.to_be_created()?;
-            let found = find(&store, &sought, &|| *stop.borrow())?;
+            let found = find(&store, &erasures, &|| *stop.borrow())?;
             Ok::<_, StoreError>(found.map(|found| (found, unacknowledged)))
         };
         let Some((found, unacknowledged)) = tokio::task::spawn_blocking(search).await?? else {
             return Ok(());
         };
-        self.remove(erasure.id, found, Arc::new(unacknowledged))
-            .await
+        let unacknowledged = Arc::new(unacknowledged);
+        for (id, found) in ids.iter().zip(found) {
+            self.remove(*id, found, &unacknowledged).await?;
+        }
+        self.remove_tickets().await?;
+        if !self.is_stopped() {
+            self.finish(ids).await?;
+        }
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
     }
 
     /// What leads to the rest goes last.
@@ -64,9 +77,9 @@ impl Eraser {
         &self,
         id: [u8; 12],
         found: Found,
-        unacknowledged: Arc<Unacknowledged>,
-    ) -> Result<(), StepError> {
-        let new = Arc::clone(&unacknowledged);
+        unacknowledged: &Arc<Unacknowledged>,
+    ) -> Result<(), StoreError> {
+        let new = Arc::clone(unacknowledged);
         self.in_steps(found.logs, move |tables, rows: &[Row]| {
             tables.erase_documents(&id, rows, &new)
         })
@@ -76,22 +89,18 @@ impl Eraser {
             tables.erase_webhooks(&id, some)
         })
         .await?;
-        let new = Arc::clone(&unacknowledged);
+        let new = Arc::clone(unacknowledged);
         let leads = found.leads.into_iter().collect();
         self.in_steps(leads, move |tables, some: &[u64]| {
             tables.erase_leads(&id, some, &new)
         })
         .await?;
+        let new = Arc::clone(unacknowledged);
         let contacts = found.contacts.into_iter().collect();
         self.in_steps(contacts, move |tables, some: &[u64]| {
-            tables.erase_contacts(&id, some, &unacknowledged)
+            tables.erase_contacts(&id, some, &new)
         })
-        .await?;
-        self.remove_tickets().await?;
-        if !*self.stop.borrow() {
-            self.finish(id).await?;
-        }
-        Ok(())
+        .await
     }
 
     async fn in_steps<T: Clone + Send + 'static>(
@@ -101,7 +110,7 @@ impl Eraser {
     ) -> Result<(), StoreError> {
         let step = Arc::new(step);
         for some in all.chunks(STEP_MAX) {
-            if *self.stop.borrow() {
+            if self.is_stopped() {
                 break;
             }
             let (some, step) = (some.to_vec(), Arc::clone(&step));
@@ -113,7 +122,7 @@ impl Eraser {
     /// Tickets of documents that are gone: those of contacts have their data in them.
     async fn remove_tickets(&self) -> Result<(), StepError> {
         let mut after = Some(0);
-        while let Some(from) = after.filter(|_| !*self.stop.borrow()) {
+        while let Some(from) = after.filter(|_| !self.is_stopped()) {
             let store = Arc::clone(&self.store);
             let page = move || store.read()?.tickets_of_nothing(from);
             let (tickets, next) = tokio::task::spawn_blocking(page).await??;
@@ -128,19 +137,44 @@ impl Eraser {
         Ok(())
     }
 
-    async fn finish(&self, id: [u8; 12]) -> Result<(), StoreError> {
+    async fn finish(&self, ids: Vec<[u8; 12]>) -> Result<(), StoreError> {
+        let finished = ids.clone();
         self.store
-            .write(move |tables| tables.finish_erasure(&id))
+            .write(move |tables| finished.iter().try_for_each(|id| tables.finish_erasure(id)))
             .await?;
-        let removed = self.store.read()?.erasure(&id)?;
-        let removed = removed.map_or(Removed::default(), |erasure| erasure.removed);
-        tracing::info!(erasure = hex::encode(id), ?removed, "somebody was erased");
+        let snapshot = self.store.read()?;
+        for id in ids {
+            let removed = snapshot.erasure(&id)?.map(|erasure| erasure.removed);
+            tracing::info!(erasure = hex::encode(id), ?removed, "somebody was erased");
+        }
         let signals = self.store.signals();
         signals.pipeline.notify_one();
         signals.graph.notify_one();
         signals.push.notify_one();
         signals.wake_deliveries();
         Ok(())
+    }
+
+    /// The erasures to be finished. One whose record is damaged is forgotten: nobody knows any more whom it is about.
+    async fn unfinished(&self) -> Result<Vec<Erasure>, StoreError> {
+        let snapshot = self.store.read()?;
+        let mut erasures = Vec::new();
+        for id in snapshot.unfinished_erasures(TOGETHER_MAX)? {
+            match snapshot.erasure(&id) {
+                Ok(Some(erasure)) => erasures.push(erasure),
+                Ok(None) | Err(StoreError::Corrupt { .. }) => {
+                    tracing::error!(
+                        erasure = hex::encode(id),
+                        "an erasure's record is damaged: ask for it once more"
+                    );
+                    self.store
+                        .write(move |tables| tables.forget_erasure(&id))
+                        .await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(erasures)
     }
 }
 
@@ -150,29 +184,11 @@ impl Worker for Eraser {
     }
 
     async fn step(&mut self) -> Result<Step, StepError> {
-        let snapshot = self.store.read()?;
-        let Some(id) = snapshot
-            .unfinished_erasure()?
-            .filter(|_| !*self.stop.borrow())
-        else {
+        let erasures = self.unfinished().await?;
+        if erasures.is_empty() || self.is_stopped() {
             return Ok(Step::Idle);
-        };
-        match snapshot.erasure(&id) {
-            Ok(Some(erasure)) => {
-                drop(snapshot);
-                self.erase(erasure).await?;
-            }
-            Ok(None) | Err(StoreError::Corrupt { .. }) => {
-                tracing::error!(
-                    erasure = hex::encode(id),
-                    "an erasure's record is damaged: ask for it once more"
-                );
-                self.store
-                    .write(move |tables| tables.forget_erasure(&id))
-                    .await?;
-            }
-            Err(error) => return Err(error.into()),
         }
+        self.erase(erasures).await?;
         Ok(Step::Busy)
     }
 

@@ -64,10 +64,10 @@ impl Console {
     async fn would_erase(&self, mut erasure: Erasure) -> Result<Value, ConsoleError> {
         erasure.upto = Some(self.store.levels().last_seq());
         let store = std::sync::Arc::clone(&self.store);
-        let search = move || find(&store, &erasure, &|| false);
+        let search = move || find(&store, &[erasure], &|| false);
         let found = tokio::task::spawn_blocking(search).await;
         let found = found.unwrap_or(Err(StoreError::Panicked))?;
-        let found = found.unwrap_or_default();
+        let found = found.into_iter().flatten().next().unwrap_or_default();
         let snapshot = self.store.read()?;
         let webhooks: Vec<_> = found.webhooks.keys().map(|seq| self.id(*seq)).collect();
         Ok(json!({

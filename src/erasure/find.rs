@@ -1,7 +1,7 @@
-//! Everything in a store that is of one person: by contact, by lead and by webhook, each leading to the others.
+//! Everything in a store that is of some people: by contact, by lead and by webhook, each leading to the others.
 //!
-//! The whole store is read, page by page. Nobody else needs an index by address, and one that every webhook paid for
-//! would be a list of addresses of its own.
+//! The whole store is read, page by page, once for all erasures at hand. Nobody else needs an index by address, and one
+//! that every webhook paid for would be a list of addresses of its own.
 //!
 //! Must not know: how what is found is removed.
 
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bson::oid::ObjectId;
 use inlet_sync::ports::Row;
 
-use super::recognise::{Recognised, Recogniser};
+use super::recognise::{Places, Recognised, Recogniser};
 use crate::model::{
     Campaign, Erasure, LeadChange, LeadId, Outcome, Reading, TaskKey, Webhook, WebhookId,
     derived_id,
@@ -23,7 +23,7 @@ use crate::store::{Snapshot, Store, StoreError};
 /// Records read with one snapshot: it pins freed pages.
 const PAGE: usize = 500;
 
-/// What is a person's.
+/// What goes by one erasure.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     /// Rows of contacts.
@@ -36,22 +36,23 @@ pub struct Found {
     pub logs: Vec<Row>,
 }
 
-/// Looks for what an erasure concerns; `None` where `stopped` says so first.
+/// Looks for what erasures concern, one answer for each, in order; `None` where `stopped` says so first.
 ///
 /// # Errors
 /// When the store cannot be read. What is damaged is nobody's that anybody knows of.
 pub fn find(
     store: &Store,
-    erasure: &Erasure,
+    erasures: &[Erasure],
     stopped: &dyn Fn() -> bool,
-) -> Result<Option<Found>, StoreError> {
+) -> Result<Option<Vec<Found>>, StoreError> {
     let mut search = Search {
         store,
-        erasure,
+        erasures,
         stopped,
-        recogniser: Recogniser::new(erasure, store.reference()),
-        found: Found::default(),
-        ids: HashMap::new(),
+        recogniser: Recogniser::new(erasures, store.reference()),
+        found: vec![Found::default(); erasures.len()],
+        contacts: HashMap::new(),
+        adopted: HashMap::new(),
     };
     let passes = [
         Search::contacts,
@@ -72,62 +73,84 @@ pub fn find(
 
 struct Search<'a> {
     store: &'a Store,
-    erasure: &'a Erasure,
+    erasures: &'a [Erasure],
     stopped: &'a dyn Fn() -> bool,
     recogniser: Recogniser<'a>,
-    found: Found,
+    /// By erasure.
+    found: Vec<Found>,
+    /// Whose contacts are, by their rows.
+    contacts: HashMap<u64, Places>,
     /// Leads by the `_id`s that outcomes name, where these are not their own.
-    ids: HashMap<[u8; 12], u64>,
+    adopted: HashMap<[u8; 12], u64>,
 }
 
 impl Search<'_> {
     fn contacts(&mut self) -> Result<(), StoreError> {
         self.each_document(Collection::Contacts, |search, _, row, contact| {
+            let mut places = search.recogniser.contact(contact);
             let made_at = contact.body()?.get_datetime("created_at").ok();
             let made_ms = made_at.map_or(0, |at| at.timestamp_millis());
-            // Whose leads all came since is somebody who came back.
-            if search.erasure.concerns(0, made_ms) && search.recogniser.is_contact(contact) {
-                search.found.contacts.insert(row);
+            // One that was made since is of somebody who came back.
+            places.retain(|place| search.erasures[*place].concerns(0, made_ms));
+            for place in &places {
+                search.found[*place].contacts.insert(row);
+            }
+            if !places.is_empty() {
+                search.contacts.insert(row, places);
             }
             Ok(())
         })
     }
 
-    /// Leads of these contacts, and those that name the person without a contact that does.
+    /// Leads of these contacts, and those that name somebody without a contact that does.
     fn leads(&mut self) -> Result<(), StoreError> {
         self.each_document(Collection::Leads, |search, snapshot, row, lead| {
             let upstream = lead.settled_id().bytes();
             if upstream != lead.own_id {
-                search.ids.insert(upstream, row);
+                search.adopted.insert(upstream, row);
             }
             let Some(facts) = lead.lead else {
                 return Ok(());
             };
             let contact = lead.links.contact;
-            let is_contacts = contact.is_some_and(|row| search.found.contacts.contains(&row));
-            if !search.erasure.concerns(facts.task.seq, facts.arrived_at_ms) {
+            let of_contact = contact.and_then(|contact| search.contacts.get(&contact));
+            let places = match of_contact {
+                Some(places) => places.clone(),
+                None => search.whose_alone(snapshot, lead, facts.task)?,
+            };
+            match search.first_concerned(&places, facts.task.seq, facts.arrived_at_ms) {
+                Some(place) => search.take_lead(place, row, facts.task),
                 // The person came back, and was taken for the contact of before: it stays with what came since.
-                if let Some(contact) = contact {
-                    search.found.contacts.remove(&contact);
-                }
-                return Ok(());
-            }
-            if is_contacts || search.is_lead_alone(snapshot, lead, facts.task)? {
-                search.take_lead(row, facts.task);
+                None => contact.into_iter().for_each(|row| search.keep_contact(row)),
             }
             Ok(())
         })
     }
 
     /// What its webhook says is looked at with the webhook, unless that is gone or does not say it.
-    fn is_lead_alone(
+    fn whose_alone(
         &self,
         snapshot: &Snapshot,
         lead: &Stored,
         task: TaskKey,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Places, StoreError> {
         let is_read_later = task.campaign == [0; 12] && snapshot.has_webhook(task.seq)?;
-        Ok(!is_read_later && self.recogniser.is_lead(lead))
+        Ok(match is_read_later {
+            true => Places::new(),
+            false => self.recogniser.lead(lead),
+        })
+    }
+
+    fn keep_contact(&mut self, row: u64) {
+        for place in self.contacts.remove(&row).into_iter().flatten() {
+            self.found[place].contacts.remove(&row);
+        }
+    }
+
+    /// The first of these erasures that concerns what came with this webhook.
+    fn first_concerned(&self, places: &Places, seq: u64, arrived_at_ms: i64) -> Option<usize> {
+        let mut places = places.iter().copied();
+        places.find(|place| self.erasures[*place].concerns(seq, arrived_at_ms))
     }
 
     fn webhooks(&mut self) -> Result<(), StoreError> {
@@ -155,13 +178,13 @@ impl Search<'_> {
         webhook: Webhook,
     ) -> Result<(), StoreError> {
         let arrived_at_ms = webhook.arrived_at_ms;
-        if !self.erasure.concerns(seq, arrived_at_ms) {
-            return Ok(());
-        }
-        let Some(Recognised { taken }) = self.recogniser.webhook(seq, webhook) else {
+        let Some(Recognised { places, taken }) = self.recogniser.webhook(seq, webhook) else {
             return Ok(());
         };
-        let entry = self.found.webhooks.entry(seq).or_default();
+        let Some(place) = self.first_concerned(&places, seq, arrived_at_ms) else {
+            return Ok(());
+        };
+        let entry = self.found[place].webhooks.entry(seq).or_default();
         entry.seq = seq;
         entry.is_whole = true;
         if let Some(taken) = taken {
@@ -176,14 +199,19 @@ impl Search<'_> {
         };
         for (_, ended) in ends {
             if let Outcome::Lead { id } | Outcome::Duplicate { of: id } = ended.outcome {
-                self.lead_of(snapshot, id)?;
+                self.lead_of(snapshot, place, id)?;
             }
         }
         Ok(())
     }
 
-    fn lead_of(&mut self, snapshot: &Snapshot, id: [u8; 12]) -> Result<(), StoreError> {
-        let known = self.ids.get(&id).copied();
+    fn lead_of(
+        &mut self,
+        snapshot: &Snapshot,
+        place: usize,
+        id: [u8; 12],
+    ) -> Result<(), StoreError> {
+        let known = self.adopted.get(&id).copied();
         let Some(row) = known.map_or_else(|| snapshot.lead_row(id), |row| Ok(Some(row)))? else {
             return Ok(());
         };
@@ -192,22 +220,23 @@ impl Search<'_> {
             lead => lead?,
         };
         if let Some(facts) = lead.lead {
-            self.take_lead(row, facts.task);
+            self.take_lead(place, row, facts.task);
         }
         Ok(())
     }
 
-    fn take_lead(&mut self, row: u64, task: TaskKey) {
-        self.found.leads.insert(row);
-        self.take_task(task);
+    fn take_lead(&mut self, place: usize, row: u64, task: TaskKey) {
+        self.found[place].leads.insert(row);
+        self.take_task(place, task);
     }
 
-    fn take_task(&mut self, task: TaskKey) {
-        let webhook = self.found.webhooks.entry(task.seq).or_default();
+    fn take_task(&mut self, place: usize, task: TaskKey) {
+        let is_everybodys = self.erasures[place].account.is_none();
+        let webhook = self.found[place].webhooks.entry(task.seq).or_default();
         webhook.seq = task.seq;
         webhook.tasks.insert(task);
         // One change is one person's: for whatever campaign of whichever account it is to be a lead.
-        if task.campaign != [0; 12] && self.erasure.account.is_none() {
+        if task.campaign != [0; 12] && is_everybodys {
             webhook.changes.insert(task.change);
         }
     }
@@ -219,11 +248,10 @@ impl Search<'_> {
         while let Some(from) = after.filter(|_| !ids.is_empty() && !(self.stopped)()) {
             let (page, next) = self.store.read()?.outcomes_after(from, PAGE)?;
             for (task, outcome) in page {
-                let (Outcome::Lead { id } | Outcome::Duplicate { of: id }) = outcome else {
-                    continue;
-                };
-                if ids.contains(&id) {
-                    self.take_task(task);
+                if let Outcome::Lead { id } | Outcome::Duplicate { of: id } = outcome
+                    && let Some(place) = ids.get(&id)
+                {
+                    self.take_task(*place, task);
                 }
             }
             after = next;
@@ -231,21 +259,38 @@ impl Search<'_> {
         Ok(())
     }
 
+    /// The `_id`s by which outcomes name the leads that go, and by which erasure they do.
+    fn lead_ids(&self) -> Result<HashMap<[u8; 12], usize>, StoreError> {
+        let snapshot = self.store.read()?;
+        let mut ids = HashMap::new();
+        for (place, found) in self.found.iter().enumerate() {
+            for row in &found.leads {
+                match snapshot.document(Collection::Leads.row(*row)) {
+                    Ok(lead) => {
+                        ids.insert(lead.own_id, place);
+                        ids.insert(lead.settled_id().bytes(), place);
+                    }
+                    Err(StoreError::Corrupt { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(ids)
+    }
+
     /// Tasks of the same change for other campaigns, which wait for Graph or for a token, or ended without a lead:
     /// their keys are taken as if there had been one.
     fn siblings(&mut self) -> Result<(), StoreError> {
         let snapshot = self.store.read()?;
         let reference = self.store.reference();
-        for (seq, webhook) in &mut self.found.webhooks {
-            let tasks = match snapshot.fate(*seq) {
-                Ok(_) if webhook.changes.is_empty() => continue,
-                Ok((tasks, ends)) => {
-                    let tasks = tasks.into_iter().map(|(key, _)| key);
-                    tasks.chain(ends.into_iter().map(|(key, _)| key))
-                }
+        let webhooks = self.found.iter_mut().flat_map(|found| &mut found.webhooks);
+        for (seq, webhook) in webhooks.filter(|(_, webhook)| !webhook.changes.is_empty()) {
+            let (tasks, ends) = match snapshot.fate(*seq) {
                 Err(StoreError::Corrupt { .. }) => continue,
-                Err(error) => return Err(error),
+                fate => fate?,
             };
+            let tasks = tasks.into_iter().map(|(key, _)| key);
+            let tasks = tasks.chain(ends.into_iter().map(|(key, _)| key));
             let leads = leads_of(&snapshot, *seq)?;
             for task in tasks.filter(|task| webhook.changes.contains(&task.change)) {
                 let campaign = reference.campaign_by_id(ObjectId::from_bytes(task.campaign));
@@ -257,35 +302,22 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The `_id`s by which outcomes name the leads that go.
-    fn lead_ids(&self) -> Result<BTreeSet<[u8; 12]>, StoreError> {
-        let snapshot = self.store.read()?;
-        let mut ids = BTreeSet::new();
-        for row in &self.found.leads {
-            match snapshot.document(Collection::Leads.row(*row)) {
-                Ok(lead) => ids.extend([lead.own_id, lead.settled_id().bytes()]),
-                Err(StoreError::Corrupt { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(ids)
-    }
-
     fn logs(&mut self) -> Result<(), StoreError> {
-        if self.found.webhooks.is_empty() {
+        let webhooks = |(place, found): (usize, &Found)| {
+            let seqs: Vec<_> = found.webhooks.keys().copied().collect();
+            seqs.into_iter().map(move |seq| (seq, place))
+        };
+        let whose: HashMap<u64, usize> = self.found.iter().enumerate().flat_map(webhooks).collect();
+        if whose.is_empty() {
             return Ok(());
         }
         let identity = self.store.identity().clone();
         self.each_document(Collection::Logs, |search, _, row, log| {
             let of = log.body()?.get_str("unique_id").ok();
             let of = of.and_then(|id| id.parse::<WebhookId>().ok());
-            let is_theirs = of.is_some_and(|webhook| {
-                identity.has_been(&webhook.node)
-                    && webhook.epoch == identity.epoch
-                    && search.found.webhooks.contains_key(&webhook.seq)
-            });
-            if is_theirs {
-                search.found.logs.push(Collection::Logs.row(row));
+            let of = of.filter(|id| identity.has_been(&id.node) && id.epoch == identity.epoch);
+            if let Some(place) = of.and_then(|id| whose.get(&id.seq)) {
+                search.found[*place].logs.push(Collection::Logs.row(row));
             }
             Ok(())
         })

@@ -1,10 +1,11 @@
-//! Whether a contact, a lead or a webhook is of the person who is to be erased.
+//! Of whom a contact, a lead or a webhook is, among the people who are to be erased.
 //!
 //! A webhook is read as the pipeline reads it, but every address in it counts, not only the best one. What no adapter
 //! can make a lead of is looked through all the same: it may be what a person sent that nobody could read.
 //!
 //! Must not know: where any of it is stored, and what becomes of it.
 
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use bson::{Bson, RawDocument};
 use serde_json::Value;
 
 use crate::fields::{self, Context};
-use crate::model::erasure::{email_key, phone_key};
+use crate::model::erasure::{PersonKey, email_key, phone_key};
 use crate::model::{Campaign, ContactType, Erasure, Method, Reading, Submission, Webhook};
 use crate::pipeline::readings::Opened;
 use crate::pipeline::taken::{Taken, taken_by};
@@ -21,111 +22,132 @@ use crate::platforms::{self, body, facebook};
 use crate::store::documents::Stored;
 use crate::store::reference::Reference;
 
-/// Recognises the person of one erasure.
+/// Erasures by their places in a list: several may be of the same person.
+pub(super) type Places = BTreeSet<usize>;
+
+/// Recognises the people of some erasures.
 pub(super) struct Recogniser<'a> {
-    erasure: &'a Erasure,
+    erasures: &'a [Erasure],
+    by_key: HashMap<PersonKey, Vec<usize>>,
     reference: Arc<Reference>,
 }
 
-/// A webhook of the person's.
+/// A webhook of somebody's.
 pub(super) struct Recognised {
+    /// Whose.
+    pub(super) places: Places,
     /// The derived keys it takes, where a lead may be made of it.
     pub(super) taken: Option<Taken>,
 }
 
 impl<'a> Recogniser<'a> {
-    pub(super) fn new(erasure: &'a Erasure, reference: Arc<Reference>) -> Self {
-        Self { erasure, reference }
+    pub(super) fn new(erasures: &'a [Erasure], reference: Arc<Reference>) -> Self {
+        let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+        for (place, erasure) in erasures.iter().enumerate() {
+            for key in &erasure.keys {
+                by_key.entry(*key).or_default().push(place);
+            }
+        }
+        Self {
+            erasures,
+            by_key,
+            reference,
+        }
     }
 
-    /// A contact, by what it is found by and by what is kept beside it.
-    pub(super) fn is_contact(&self, contact: &Stored) -> bool {
+    /// Whose a contact is, by what it is found by and by what is kept beside it.
+    pub(super) fn contact(&self, contact: &Stored) -> Places {
         let Ok(body) = contact.body() else {
-            return false;
+            return Places::new();
         };
         let keys = contact.contact.clone().unwrap_or_default();
         let emails = texts(body, "email", "other_emails").chain(keys.email);
         let phones = texts(body, "phone", "other_phones").chain(keys.phone);
         let emails = emails.map(|email| email_key(&email));
         let phones = phones.map(|phone| phone_key(&phone));
-        self.erasure
-            .concerns_account(body.get_object_id("account_id").ok())
-            && self.erasure.names(emails.chain(phones))
+        let account = body.get_object_id("account_id").ok();
+        self.known_by(emails.chain(phones), account)
     }
 
-    /// A lead, by what was sent.
-    pub(super) fn is_lead(&self, lead: &Stored) -> bool {
+    /// Whose a lead is, by what was sent.
+    pub(super) fn lead(&self, lead: &Stored) -> Places {
         let Ok(body) = lead.body() else {
-            return false;
+            return Places::new();
         };
-        let account = body.get_object_id("account_id").ok();
-        if !self.erasure.concerns_account(account) {
-            return false;
-        }
         let campaign = body.get_object_id("campaign_id").ok();
         let campaign = campaign.and_then(|id| self.reference.campaign_by_id(id));
         guarded(|| {
             let submission = submission_of(body)?;
-            Some(self.names(&submission, campaign.map(AsRef::as_ref)))
+            let keys = keys_of(&submission, campaign.map(AsRef::as_ref));
+            Some(self.known_by(keys, body.get_object_id("account_id").ok()))
         })
     }
 
-    /// A webhook, with what a resend of it is to be recognised by.
+    /// Whose a webhook is, with what a resend of it is to be recognised by.
     pub(super) fn webhook(&self, seq: u64, webhook: Webhook) -> Option<Recognised> {
-        let account = object_id(webhook.account.as_deref());
-        if webhook.is_erased() || !self.erasure.concerns_account(account) {
+        if webhook.is_erased() {
             return None;
         }
-        let campaign = object_id(webhook.campaign.as_deref());
-        let known = account
-            .zip(campaign)
+        let account = object_id(webhook.account.as_deref());
+        let place = account.zip(object_id(webhook.campaign.as_deref()));
+        let campaign = place
             .and_then(|(account, campaign)| self.reference.campaign(account, campaign))
             .map(AsRef::as_ref);
-        let arrived_at_ms = webhook.arrived_at_ms;
-        let raw = webhook.clone();
+        let (raw, arrived_at_ms) = (webhook.clone(), webhook.arrived_at_ms);
         let reading = Opened::read(seq, webhook).map(|opened| opened.reading);
-        match reading {
+        let (places, taken) = match reading {
             Ok(Reading::Submission(submission)) => {
-                let is_theirs = guarded(|| Some(self.names(&submission, known)));
-                let place = account.zip(campaign);
-                is_theirs.then(|| Recognised {
-                    taken: place.map(|place| taken_by(place, &submission, arrived_at_ms)),
-                })
+                let keys = || Some(self.known_by(keys_of(&submission, campaign), account));
+                let taken = || place.map(|place| taken_by(place, &submission, arrived_at_ms));
+                let places = guarded(keys);
+                let taken = if places.is_empty() { None } else { taken() };
+                (places, taken)
             }
             // A notification of Facebook's says nothing of anybody: the lead does that is made of it.
-            Ok(Reading::Changes(_)) => None,
+            Ok(Reading::Changes(_)) => return None,
             Ok(Reading::Ignored(_)) | Err(_) => {
-                let is_theirs = guarded(|| Some(self.reaches(&unread(&raw), known, None)));
-                is_theirs.then_some(Recognised { taken: None })
+                let keys = || keys_in(&unread(&raw), campaign, None);
+                (guarded(|| Some(self.known_by(keys(), account))), None)
             }
-        }
-    }
-
-    fn names(&self, submission: &Submission, campaign: Option<&Campaign>) -> bool {
-        let calling_code = submission.phone_country_code.as_deref();
-        self.reaches(&submission.fields, campaign, calling_code)
-    }
-
-    fn reaches(
-        &self,
-        fields: &Value,
-        campaign: Option<&Campaign>,
-        calling_code: Option<&str>,
-    ) -> bool {
-        let context = Context {
-            contact_type: campaign.map_or(ContactType::Person, |campaign| campaign.contact_type),
-            campaign_country: campaign.and_then(|campaign| campaign.country.as_deref()),
-            phone_country_code: calling_code,
         };
-        let reach = fields::reach(fields, &context);
-        let emails = reach.emails.iter().map(|email| email_key(email));
-        let phones = reach.phones.iter().map(|phone| phone_key(phone));
-        self.erasure.names(emails.chain(phones))
+        (!places.is_empty()).then_some(Recognised { places, taken })
+    }
+
+    fn known_by(
+        &self,
+        keys: impl IntoIterator<Item = PersonKey>,
+        account: Option<ObjectId>,
+    ) -> Places {
+        let places = keys.into_iter().filter_map(|key| self.by_key.get(&key));
+        let places = places.flatten().copied();
+        let concerned = |place: &usize| self.erasures[*place].concerns_account(account);
+        places.filter(concerned).collect()
     }
 }
 
+fn keys_of(submission: &Submission, campaign: Option<&Campaign>) -> Vec<PersonKey> {
+    let calling_code = submission.phone_country_code.as_deref();
+    keys_in(&submission.fields, campaign, calling_code)
+}
+
+fn keys_in(
+    fields: &Value,
+    campaign: Option<&Campaign>,
+    calling_code: Option<&str>,
+) -> Vec<PersonKey> {
+    let context = Context {
+        contact_type: campaign.map_or(ContactType::Person, |campaign| campaign.contact_type),
+        campaign_country: campaign.and_then(|campaign| campaign.country.as_deref()),
+        phone_country_code: calling_code,
+    };
+    let reach = fields::reach(fields, &context);
+    let emails = reach.emails.iter().map(|email| email_key(email));
+    let phones = reach.phones.iter().map(|phone| phone_key(phone));
+    emails.chain(phones).collect()
+}
+
 /// Foreign text is read here: should that panic, it is nobody's, and the erasure goes on.
-fn guarded(look: impl FnOnce() -> Option<bool>) -> bool {
+fn guarded(look: impl FnOnce() -> Option<Places>) -> Places {
     let looked = catch_unwind(AssertUnwindSafe(look));
     if looked.is_err() {
         tracing::error!("a payload could not be looked through: a panic");

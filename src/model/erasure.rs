@@ -87,11 +87,6 @@ impl Erasure {
         self.account
             .is_none_or(|only| account.is_some_and(|account| account.bytes() == only))
     }
-
-    /// Whether one of these is the person's.
-    pub fn names(&self, keys: impl IntoIterator<Item = PersonKey>) -> bool {
-        keys.into_iter().any(|key| self.keys.contains(&key))
-    }
 }
 
 #[cfg(test)]

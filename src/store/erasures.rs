@@ -134,13 +134,13 @@ impl Snapshot {
         Ok(!self.unfinished_erasures.is_empty()?)
     }
 
-    /// The first of the erasures that are not finished.
+    /// Erasures that are not finished, at most `limit`.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn unfinished_erasure(&self) -> Result<Option<[u8; 12]>, StoreError> {
-        let first = self.unfinished_erasures.first()?;
-        Ok(first.map(|(id, _)| *id.value()))
+    pub fn unfinished_erasures(&self, limit: usize) -> Result<Vec<[u8; 12]>, StoreError> {
+        let unfinished = self.unfinished_erasures.iter()?.take(limit);
+        unfinished.map(|entry| Ok(*entry?.0.value())).collect()
     }
 
     /// How many erasures are not finished here, and how many are not upstream.

@@ -308,7 +308,8 @@ async fn an_erasure_cut_short_anywhere_is_finished_by_whoever_comes_next() {
             .await;
         let begun = bench.begin("eva@example.com").await;
         let store = Arc::clone(&bench.shared.store);
-        let found = find(&store, &begun, &|| false).unwrap().unwrap();
+        let found = find(&store, std::slice::from_ref(&begun), &|| false);
+        let found = found.unwrap().unwrap().remove(0);
         let new = store.read().unwrap().to_be_created().unwrap();
         let cut_short = move |tables: &mut crate::store::Tables<'_>| {
             let webhooks: Vec<_> = found.webhooks.into_values().collect();
@@ -346,6 +347,30 @@ async fn another_nodes_erasure_concerns_what_came_before_it() {
     let learn = move |tables: &mut crate::store::Tables<'_>| tables.learn_erasure(&erasure);
     let is_new = bench.shared.store.write(learn).await.unwrap();
     assert!(!is_new, "what is known is not applied twice");
+}
+
+#[tokio::test]
+async fn many_erasures_that_are_learnt_at_once_are_finished_together() {
+    let bench = Bench::with_campaign().await;
+    bench.lead(EVA).await;
+    let hers = bench.lead(NAMESAKE).await;
+    bench.lead(ADA).await;
+    bench.clock.advance(Duration::from_secs(1));
+    let of_eva = bench.erasure("eva@example.com");
+    let of_namesake = bench.erasure("eva@example.org");
+    bench.clock.advance(Duration::from_secs(1));
+    let again = bench.erasure("eva@example.com");
+    for erasure in [&again, &of_eva, &of_namesake] {
+        bench.learn(erasure.clone()).await;
+    }
+    bench.finish().await;
+    assert_eq!(bench.emails(), ["ada@example.com"]);
+    let snapshot = bench.shared.store.read().unwrap();
+    assert!(!snapshot.is_erasing().unwrap());
+    assert!(!snapshot.has_webhook(hers).unwrap());
+    let removed = |erasure: Erasure| snapshot.erasure(&erasure.id).unwrap().unwrap().removed;
+    assert_eq!(removed(of_namesake).contacts, 1);
+    assert_eq!(removed(of_eva).leads + removed(again).leads, 1);
 }
 
 #[tokio::test]
