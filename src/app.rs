@@ -71,6 +71,7 @@ pub struct App {
     retention: Policy,
     heartbeat: Arc<Latest>,
     paused: bool,
+    stop: watch::Sender<bool>,
 }
 
 struct Listeners {
@@ -126,6 +127,7 @@ impl App {
             .map(|secret| Events::new(secret.expose().as_bytes(), Arc::clone(&shared.clock)));
         let ways = Ways::new(config, &shared.clock);
         let heartbeat = Arc::new(Latest::default());
+        let stop = watch::Sender::new(false);
         let live = Live {
             tokens: Arc::clone(&tokens),
             intake: Arc::clone(&intake),
@@ -136,6 +138,7 @@ impl App {
             pull: pull.as_ref().map(Pull::handle),
             heartbeat: upstream.as_ref().map(|_| Arc::clone(&heartbeat)),
             started_at_ms: shared.clock.now_ms(),
+            stopping: stop.subscribe(),
         };
         Ok(Self {
             tls: tls(config)?.map(Arc::new),
@@ -150,6 +153,7 @@ impl App {
             retention: retention_policy(config),
             heartbeat,
             paused: false,
+            stop,
             shared,
             intake,
             graph_health,
@@ -186,7 +190,8 @@ impl App {
     /// Runs until `shutdown` completes, then drains: no new connections, requests under way answered, the steps under
     /// way finished, the connection to MongoDB ended, the store closed.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
-        let (stop, stopped) = watch::channel(false);
+        let stop = self.stop.clone();
+        let stopped = stop.subscribe();
         let upstream = self.upstream.clone();
         let mut servers = JoinSet::new();
         let mut workers = JoinSet::new();

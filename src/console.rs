@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use bson::{Bson, Document, RawDocumentBuf};
 use inlet_sync::{PullMode, State, Upstream};
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::events::Events;
@@ -72,6 +73,8 @@ pub struct Live {
     pub heartbeat: Option<Arc<Latest>>,
     /// When the node started, milliseconds since the epoch.
     pub started_at_ms: i64,
+    /// Turns true when the node drains: nobody is to be waited for any more.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// Why an operator's request was not carried out.

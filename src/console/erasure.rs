@@ -80,13 +80,17 @@ impl Console {
 
     /// A running node's worker does it; otherwise it is done here.
     async fn finish(&self, erasure: &Erasure) -> Result<(), ConsoleError> {
-        if self.live.is_none() {
+        let Some(live) = &self.live else {
             let (_running, stop) = watch::channel(false);
             let mut eraser = Eraser::new(std::sync::Arc::clone(&self.store), stop);
             let erased = run_until_idle(&mut eraser).await;
             return erased.map_err(|error| ConsoleError::Unfinished(error.to_string()));
-        }
+        };
         while self.store.read()?.is_unfinished(&erasure.id)? {
+            if *live.stopping.borrow() {
+                let stopping = "the node stops, and goes on with it at its next start";
+                return Err(ConsoleError::Unfinished(stopping.to_owned()));
+            }
             tokio::time::sleep(STEP).await;
         }
         Ok(())

@@ -221,8 +221,25 @@ async fn a_person_goes_from_everywhere_here_and_what_is_upstream_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_an_erasure_is_finished_at_the_next_start() {
+    let (mut node, mut asking) = half_way().await;
+    node.kill9();
+    asking.wait().unwrap();
+    finished_after_a_start(node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_in_the_middle_an_erasure_holds_up_no_drain_and_is_finished_at_the_next_start() {
+    let (mut node, mut asking) = half_way().await;
+    assert!(node.terminate().await.success());
+    asking.wait().unwrap();
+    assert!(!node.log_tail().contains("took too long"));
+    finished_after_a_start(node).await;
+}
+
+/// A node with hundreds of leads of hers, in the middle of erasing them, and whoever asked for it.
+async fn half_way() -> (Node, std::process::Child) {
     let reference = Reference::sample();
-    let mut node = Node::build().reference(reference.to_import()).start().await;
+    let node = Node::build().reference(reference.to_import()).start().await;
     let campaign = reference.campaign("generic");
     let shots: Vec<_> = (0..400)
         .map(|number| {
@@ -235,7 +252,7 @@ async fn killed_in_the_middle_an_erasure_is_finished_at_the_next_start() {
         .collect();
     node.fire(8, shots).await;
     node.settled().await;
-    let mut erasing = node.cli_in_background(&["erase", "--email", EMAIL]);
+    let asking = node.cli_in_background(&["erase", "--email", EMAIL]);
     wait::until("the erasure to begin", FINISHED_WITHIN, async || {
         let begun = node.status().await["erasures"].clone();
         (begun["unpushed"] == 1)
@@ -243,8 +260,10 @@ async fn killed_in_the_middle_an_erasure_is_finished_at_the_next_start() {
             .ok_or_else(|| begun.to_string())
     })
     .await;
-    node.kill9();
-    erasing.wait().unwrap();
+    (node, asking)
+}
+
+async fn finished_after_a_start(mut node: Node) {
     node.start().await;
     finished(&node).await;
     assert!(!speaks_of_her(&node).await);
