@@ -12,7 +12,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::console::Console;
 use crate::model::{DeliveryId, Selection, WebhookId};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// Answers commands from a store opened here.
 pub struct ClosedStore(Console);
@@ -43,11 +43,15 @@ impl ClosedStore {
     /// When there is no store, it is in use, or it could not be written.
     pub async fn rewrite(config: &Config) -> anyhow::Result<Value> {
         let closed = Self::open(config, false)?;
-        closed.0.store.plan_rewrite().await?;
-        drop(closed);
-        let (path, node) = (config.store.path.clone(), config.node.id.clone());
-        let rewrite = move || Ok::<_, StoreError>(Store::open(path, node.as_deref())?.compacted());
-        let rewritten = tokio::task::spawn_blocking(rewrite).await??;
+        // Opening it may have done it: it was planned when the node stopped.
+        let mut rewritten = closed.0.store.compacted();
+        if rewritten.is_none() {
+            closed.0.store.plan_rewrite().await?;
+            drop(closed);
+            let (path, node) = (config.store.path.clone(), config.node.id.clone());
+            let rewrite = move || Store::open(path, node.as_deref()).map(|store| store.compacted());
+            rewritten = tokio::task::spawn_blocking(rewrite).await??;
+        }
         let rewritten = rewritten.context("the file could not be written anew: see the log")?;
         Ok(serde_json::json!({
             "before_bytes": rewritten.before_bytes,
