@@ -17,7 +17,7 @@ use inlet_sync::ports::Row;
 use tokio::sync::watch;
 
 use crate::model::Erasure;
-use crate::store::erasures::{ErasedWebhook, Unacknowledged};
+use crate::store::erasures::{ErasedWebhook, Scope};
 use crate::store::{Store, StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 pub use asked::{Asked, Unreadable};
@@ -50,16 +50,18 @@ impl Eraser {
         let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
         let ids: Vec<_> = erasures.iter().map(|erasure| erasure.id).collect();
         let search = move || {
-            let unacknowledged = store.read()?.to_be_created()?;
+            let new = store.read()?.to_be_created()?;
             let found = find(&store, &erasures, &|| *stop.borrow())?;
-            Ok::<_, StoreError>(found.map(|found| (found, unacknowledged)))
+            Ok::<_, StoreError>(found.map(|found| (found, new)))
         };
-        let Some((found, unacknowledged)) = tokio::task::spawn_blocking(search).await?? else {
+        let Some((found, new)) = tokio::task::spawn_blocking(search).await?? else {
             return Ok(());
         };
-        let unacknowledged = Arc::new(unacknowledged);
+        let contacts = found.iter().flat_map(|found| &found.contacts);
+        let contacts = contacts.copied().collect();
+        let scope = Arc::new(Scope { contacts, new });
         for (id, found) in ids.iter().zip(found) {
-            self.remove(*id, found, &unacknowledged).await?;
+            self.remove(*id, found, &scope).await?;
         }
         self.remove_tickets().await?;
         if !self.is_stopped() {
@@ -77,11 +79,11 @@ impl Eraser {
         &self,
         id: [u8; 12],
         found: Found,
-        unacknowledged: &Arc<Unacknowledged>,
+        scope: &Arc<Scope>,
     ) -> Result<(), StoreError> {
-        let new = Arc::clone(unacknowledged);
+        let of = Arc::clone(scope);
         self.in_steps(found.logs, move |tables, rows: &[Row]| {
-            tables.erase_documents(&id, rows, &new)
+            tables.erase_documents(&id, rows, &of)
         })
         .await?;
         let webhooks = found.webhooks.into_values().collect();
@@ -89,16 +91,16 @@ impl Eraser {
             tables.erase_webhooks(&id, some)
         })
         .await?;
-        let new = Arc::clone(unacknowledged);
+        let of = Arc::clone(scope);
         let leads = found.leads.into_iter().collect();
         self.in_steps(leads, move |tables, some: &[u64]| {
-            tables.erase_leads(&id, some, &new)
+            tables.erase_leads(&id, some, &of)
         })
         .await?;
-        let new = Arc::clone(unacknowledged);
+        let of = Arc::clone(scope);
         let contacts = found.contacts.into_iter().collect();
         self.in_steps(contacts, move |tables, some: &[u64]| {
-            tables.erase_contacts(&id, some, &new)
+            tables.erase_contacts(&id, some, &of)
         })
         .await
     }

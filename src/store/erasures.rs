@@ -13,7 +13,7 @@ mod upstream;
 use bson::oid::ObjectId;
 use redb::{ReadableTable, ReadableTableMetadata};
 
-pub use removal::{ErasedWebhook, Unacknowledged};
+pub use removal::{ErasedWebhook, Scope};
 pub(crate) use removal::{first_copy_key, repeat_key};
 pub use upstream::StoreErasures;
 

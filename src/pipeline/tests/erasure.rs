@@ -11,7 +11,7 @@ use crate::model::Erasure;
 use crate::model::erasure::{Removed, email_key, phone_key};
 use crate::pipeline::prepare::Desk;
 use crate::store::documents::Collection;
-use crate::store::erasures::StoreErasures;
+use crate::store::erasures::{Scope, StoreErasures};
 
 /// Of another person with the same name.
 const NAMESAKE: &str =
@@ -107,6 +107,32 @@ async fn a_contact_is_found_by_what_is_kept_beside_and_goes_under_all_its_names(
     assert!(contact.get_array("other_emails").is_ok(), "{contact}");
     bench.erase("second@example.com").await;
     assert_eq!((bench.webhooks(), bench.documents()), (vec![], 0));
+}
+
+#[tokio::test]
+async fn whoever_is_only_named_beside_somebody_elses_address_takes_the_lead_along_and_not_the_person()
+ {
+    let bench = Bench::with_campaign().await;
+    let both = r#"{"id": "b1", "Email": "ada@example.com", "Second e-mail": "eva@example.com"}"#;
+    bench.lead(both).await;
+    bench
+        .lead(r#"{"id": "b2", "Email": "ada@example.com"}"#)
+        .await;
+    bench.push().await;
+    let report = bench.erase("eva@example.com").await;
+    assert_eq!(report["removed"]["leads"], 1, "{report:#}");
+    assert_eq!(bench.emails(), ["ada@example.com"]);
+    // With the last of its leads a contact goes here, as retention has it, and is nobody's to delete upstream.
+    let bench = Bench::with_campaign().await;
+    bench.lead(both).await;
+    bench.push().await;
+    let report = bench.erase("eva@example.com").await;
+    assert_eq!(bench.documents(), 0);
+    let left = report["upstream"].as_array().unwrap();
+    let left: Vec<_> = left.iter().map(|one| one["collection"].clone()).collect();
+    assert_eq!(left, ["inbound.leads", "support.messages"], "{report:#}");
+    let port = StoreErasures(Arc::clone(&bench.shared.store));
+    assert!(port.owed().unwrap().claims.is_empty());
 }
 
 #[tokio::test]
@@ -310,13 +336,16 @@ async fn an_erasure_cut_short_anywhere_is_finished_by_whoever_comes_next() {
         let store = Arc::clone(&bench.shared.store);
         let found = find(&store, std::slice::from_ref(&begun), &|| false);
         let found = found.unwrap().unwrap().remove(0);
-        let new = store.read().unwrap().to_be_created().unwrap();
+        let scope = Scope {
+            contacts: found.contacts.clone(),
+            new: store.read().unwrap().to_be_created().unwrap(),
+        };
         let cut_short = move |tables: &mut crate::store::Tables<'_>| {
             let webhooks: Vec<_> = found.webhooks.into_values().collect();
             let leads: Vec<_> = found.leads.into_iter().collect();
             let some = if steps == 0 { 1 } else { webhooks.len() };
             tables.erase_webhooks(&begun.id, &webhooks[..some])?;
-            tables.erase_leads(&begun.id, &leads[..steps], &new)
+            tables.erase_leads(&begun.id, &leads[..steps], &scope)
         };
         store.write(cut_short).await.unwrap();
         bench.finish().await;

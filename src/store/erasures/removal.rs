@@ -46,6 +46,16 @@ impl ErasedWebhook {
     }
 }
 
+/// What has to be known of everything that goes, to say what of it is upstream.
+#[derive(Debug, Default)]
+pub struct Scope {
+    /// The rows of the contacts that are theirs. Others go with the last of their leads, and are somebody else's
+    /// upstream.
+    pub contacts: BTreeSet<u64>,
+    /// The documents that are to be created upstream by what the change log holds.
+    pub new: Unacknowledged,
+}
+
 /// The documents that are new upstream, as far as tickets tell.
 #[derive(Debug, Default)]
 pub struct Unacknowledged {
@@ -79,11 +89,11 @@ impl Tables<'_> {
         &mut self,
         erasure: &[u8; 12],
         leads: &[u64],
-        unacknowledged: &Unacknowledged,
+        scope: &Scope,
     ) -> Result<(), StoreError> {
         self.erasing(erasure, |tables, erasure| {
             leads.iter().try_for_each(|lead| {
-                let erased = tables.erase_lead(erasure, *lead, unacknowledged);
+                let erased = tables.erase_lead(erasure, *lead, scope);
                 as_far_as_readable(erased, erasure, "lead", *lead)
             })
         })
@@ -94,13 +104,13 @@ impl Tables<'_> {
         &mut self,
         erasure: &[u8; 12],
         contacts: &[u64],
-        unacknowledged: &Unacknowledged,
+        scope: &Scope,
     ) -> Result<(), StoreError> {
         self.erasing(erasure, |tables, erasure| {
             for contact in contacts {
                 let of_contact = (*contact, 0)..=(*contact, u64::MAX);
                 if tables.families.range(of_contact)?.next().is_none() {
-                    let erased = tables.erase_owner(erasure, *contact, unacknowledged);
+                    let erased = tables.erase_owner(erasure, *contact, scope);
                     as_far_as_readable(erased, erasure, "contact", *contact)?;
                 }
             }
@@ -113,10 +123,10 @@ impl Tables<'_> {
         &mut self,
         erasure: &[u8; 12],
         rows: &[Row],
-        unacknowledged: &Unacknowledged,
+        scope: &Scope,
     ) -> Result<(), StoreError> {
         self.erasing(erasure, |tables, erasure| {
-            tables.remove_rows(erasure, rows, unacknowledged)
+            tables.remove_rows(erasure, rows, Some(scope))
         })
     }
 
@@ -241,7 +251,7 @@ impl Tables<'_> {
         &mut self,
         erasure: &mut Erasure,
         lead: u64,
-        unacknowledged: &Unacknowledged,
+        scope: &Scope,
     ) -> Result<(), StoreError> {
         let row = Collection::Leads.row(lead);
         // What cannot be read is nobody's that anybody knows of.
@@ -266,7 +276,7 @@ impl Tables<'_> {
         if !is_last && owner != lead {
             self.unbind(lead, owner)?;
         }
-        self.remove_rows(erasure, &rows, unacknowledged)?;
+        self.remove_rows(erasure, &rows, Some(scope))?;
         self.leave_keys_of(&stored)?;
         for repeat in repeats {
             self.repeats.remove((lead, repeat))?;
@@ -277,7 +287,7 @@ impl Tables<'_> {
             self.erase_deliveries(erasure, facts.task.seq, Some(lead))?;
         }
         if is_last && owner != lead {
-            self.erase_owner(erasure, owner, unacknowledged)?;
+            self.erase_owner(erasure, owner, scope)?;
         }
         Ok(())
     }
@@ -312,7 +322,7 @@ impl Tables<'_> {
         &mut self,
         erasure: &mut Erasure,
         contact: u64,
-        unacknowledged: &Unacknowledged,
+        scope: &Scope,
     ) -> Result<(), StoreError> {
         let row = Collection::Contacts.row(contact);
         if self.documents.get(key(row))?.is_none() {
@@ -322,25 +332,27 @@ impl Tables<'_> {
         let stored = self.document(row)?;
         let (hashes, claims) = (stored.contact_hashes()?, claims_of(&stored)?);
         self.remove_contact_keys(contact, &hashes)?;
-        for claim in claims {
+        let is_theirs = scope.contacts.contains(&contact);
+        for claim in claims.iter().filter(|_| is_theirs) {
             let holders = [stored.settled_id().bytes(), stored.own_id];
             for holder in holders {
-                self.void_claims.insert((&claim, &holder), ())?;
+                self.void_claims.insert((claim, &holder), ())?;
             }
         }
         let mut rows = self.conversation_rows(contact)?;
         rows.push(row);
-        self.remove_rows(erasure, &rows, unacknowledged)?;
+        self.remove_rows(erasure, &rows, Some(scope).filter(|_| is_theirs))?;
         self.conversations.remove(contact)?;
         Ok(())
     }
 
-    /// Removes documents, children first or all at once: under which `_id`s they are upstream is read before.
+    /// Removes documents, children first or all at once: under which `_id`s they are upstream is read before. Without a
+    /// scope that is nobody's concern.
     fn remove_rows(
         &mut self,
         erasure: &mut Erasure,
         rows: &[Row],
-        unacknowledged: &Unacknowledged,
+        scope: Option<&Scope>,
     ) -> Result<(), StoreError> {
         let mut left = Vec::with_capacity(rows.len());
         for row in rows {
@@ -362,7 +374,10 @@ impl Tables<'_> {
         }
         for (row, id) in left {
             let held = self.forget_held(row)?;
-            let is_new = unacknowledged.has(row) || held.is_some_and(|held| held.owed.first);
+            let Some(scope) = scope else {
+                continue;
+            };
+            let is_new = scope.new.has(row) || held.is_some_and(|held| held.owed.first);
             self.left_upstream
                 .insert((&erasure.id, row.collection, &id), u8::from(!is_new))?;
         }
