@@ -96,6 +96,7 @@ impl Search<'_> {
                 search.found[*place].contacts.insert(row);
             }
             if !places.is_empty() {
+                search.recogniser.remember(contact, &places);
                 search.contacts.insert(row, places);
             }
             Ok(())
@@ -178,9 +179,19 @@ impl Search<'_> {
         webhook: Webhook,
     ) -> Result<(), StoreError> {
         let arrived_at_ms = webhook.arrived_at_ms;
-        let Some(Recognised { places, taken }) = self.recogniser.webhook(seq, webhook) else {
+        let Some(recognised) = self.recogniser.webhook(seq, webhook) else {
             return Ok(());
         };
+        let Recognised {
+            places,
+            is_by_contact,
+            taken,
+        } = recognised;
+        let leads = leads_made(snapshot, seq)?;
+        if is_by_contact && !leads.is_empty() {
+            // Whose it is its lead says.
+            return Ok(());
+        }
         let Some(place) = self.first_concerned(&places, seq, arrived_at_ms) else {
             return Ok(());
         };
@@ -192,17 +203,9 @@ impl Search<'_> {
             entry.first_copy = taken.first_copy.map(|hash| (hash, arrived_at_ms));
         }
         // Its lead may not name the person: a later copy of it does.
-        let ends = match snapshot.fate(seq) {
-            Ok((_, ends)) => ends,
-            Err(StoreError::Corrupt { .. }) => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        for (_, ended) in ends {
-            if let Outcome::Lead { id } | Outcome::Duplicate { of: id } = ended.outcome {
-                self.lead_of(snapshot, place, id)?;
-            }
-        }
-        Ok(())
+        leads
+            .into_iter()
+            .try_for_each(|id| self.lead_of(snapshot, place, id))
     }
 
     fn lead_of(
@@ -347,6 +350,22 @@ impl Search<'_> {
         }
         Ok(())
     }
+}
+
+/// The `_id`s of the leads that a webhook led to, or repeated.
+fn leads_made(snapshot: &Snapshot, seq: u64) -> Result<Vec<[u8; 12]>, StoreError> {
+    let ends = match snapshot.fate(seq) {
+        Ok((_, ends)) => ends,
+        Err(StoreError::Corrupt { .. }) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let leads = ends
+        .into_iter()
+        .filter_map(|(_, ended)| match ended.outcome {
+            Outcome::Lead { id } | Outcome::Duplicate { of: id } => Some(id),
+            _ => None,
+        });
+    Ok(leads.collect())
 }
 
 /// The platform's ids of the leads that a batch names, by change.

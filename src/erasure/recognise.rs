@@ -29,6 +29,8 @@ pub(super) type Places = BTreeSet<usize>;
 pub(super) struct Recogniser<'a> {
     erasures: &'a [Erasure],
     by_key: HashMap<PersonKey, Vec<usize>>,
+    /// Their contacts, by account and by what the pipeline would find them by (R20).
+    contacts: HashMap<([u8; 12], PersonKey), Places>,
     reference: Arc<Reference>,
 }
 
@@ -36,6 +38,9 @@ pub(super) struct Recogniser<'a> {
 pub(super) struct Recognised {
     /// Whose.
     pub(super) places: Places,
+    /// It gives none of the addresses that were asked for, but one by which the pipeline would take it for a contact
+    /// of theirs: if nothing has been made of it, it is theirs.
+    pub(super) is_by_contact: bool,
     /// The derived keys it takes, where a lead may be made of it.
     pub(super) taken: Option<Taken>,
 }
@@ -51,7 +56,25 @@ impl<'a> Recogniser<'a> {
         Self {
             erasures,
             by_key,
+            contacts: HashMap::new(),
             reference,
+        }
+    }
+
+    /// Remembers whose a contact is.
+    pub(super) fn remember(&mut self, contact: &Stored, places: &Places) {
+        let account = contact
+            .body()
+            .ok()
+            .and_then(|body| body.get_object_id("account_id").ok());
+        let (Some(account), Some(keys)) = (account, &contact.contact) else {
+            return;
+        };
+        let email = keys.email.as_deref().map(email_key);
+        let phone = keys.phone.as_deref().map(phone_key);
+        for key in email.into_iter().chain(phone) {
+            let known = self.contacts.entry((account.bytes(), key)).or_default();
+            known.extend(places);
         }
     }
 
@@ -95,11 +118,16 @@ impl<'a> Recogniser<'a> {
             .map(AsRef::as_ref);
         let (raw, arrived_at_ms) = (webhook.clone(), webhook.arrived_at_ms);
         let reading = Opened::read(seq, webhook).map(|opened| opened.reading);
+        let mut is_by_contact = false;
         let (places, taken) = match reading {
             Ok(Reading::Submission(submission)) => {
                 let keys = || Some(self.known_by(keys_of(&submission, campaign), account));
                 let taken = || place.map(|place| taken_by(place, &submission, arrived_at_ms));
-                let places = guarded(keys);
+                let mut places = guarded(keys);
+                if places.is_empty() {
+                    places = guarded(|| self.contact_of(&submission, campaign, account?));
+                    is_by_contact = true;
+                }
                 let taken = if places.is_empty() { None } else { taken() };
                 (places, taken)
             }
@@ -110,7 +138,32 @@ impl<'a> Recogniser<'a> {
                 (guarded(|| Some(self.known_by(keys(), account))), None)
             }
         };
-        (!places.is_empty()).then_some(Recognised { places, taken })
+        (!places.is_empty()).then_some(Recognised {
+            places,
+            is_by_contact,
+            taken,
+        })
+    }
+
+    /// Whose contact the pipeline would take the sender for: by e-mail, else by phone (R20).
+    fn contact_of(
+        &self,
+        submission: &Submission,
+        campaign: Option<&Campaign>,
+        account: ObjectId,
+    ) -> Option<Places> {
+        if self.contacts.is_empty() {
+            return None;
+        }
+        let calling_code = submission.phone_country_code.as_deref();
+        let person = fields::extract(&submission.fields, &context(campaign, calling_code));
+        let phone = person.phone.filter(|phone| phone.identifies);
+        let key = match (person.email, phone) {
+            (Some(email), _) => email_key(&email),
+            (None, Some(phone)) => phone_key(&phone.number),
+            (None, None) => return None,
+        };
+        self.contacts.get(&(account.bytes(), key)).cloned()
     }
 
     fn known_by(
@@ -135,15 +188,18 @@ fn keys_in(
     campaign: Option<&Campaign>,
     calling_code: Option<&str>,
 ) -> Vec<PersonKey> {
-    let context = Context {
-        contact_type: campaign.map_or(ContactType::Person, |campaign| campaign.contact_type),
-        campaign_country: campaign.and_then(|campaign| campaign.country.as_deref()),
-        phone_country_code: calling_code,
-    };
-    let reach = fields::reach(fields, &context);
+    let reach = fields::reach(fields, &context(campaign, calling_code));
     let emails = reach.emails.iter().map(|email| email_key(email));
     let phones = reach.phones.iter().map(|phone| phone_key(phone));
     emails.chain(phones).collect()
+}
+
+fn context<'a>(campaign: Option<&'a Campaign>, calling_code: Option<&'a str>) -> Context<'a> {
+    Context {
+        contact_type: campaign.map_or(ContactType::Person, |campaign| campaign.contact_type),
+        campaign_country: campaign.and_then(|campaign| campaign.country.as_deref()),
+        phone_country_code: calling_code,
+    }
 }
 
 /// Foreign text is read here: should that panic, it is nobody's, and the erasure goes on.

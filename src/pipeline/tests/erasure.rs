@@ -219,6 +219,29 @@ async fn webhooks_that_led_to_nothing_go_too_and_a_resend_of_them_is_a_duplicate
     assert_eq!(bench.documents(), 0);
 }
 
+/// The pipeline would have taken it for her contact: it would have made a new one of her by her other address.
+#[tokio::test]
+async fn a_webhook_that_would_have_been_hers_by_another_of_her_addresses_goes_too() {
+    let bench = Bench::with_campaign().await;
+    bench.lead(EVA).await;
+    bench
+        .lead(r#"{"id": "n2", "Email": "eva@example.org", "Phone": "+12015550123"}"#)
+        .await;
+    let by_phone = bench
+        .receive(r#"{"id": "e9", "Phone": "+12015550123"}"#)
+        .await;
+    let others = r#"{"id": "n3", "Email": "ada@example.com", "Phone": "+12015550123"}"#;
+    let others = bench.receive(others).await;
+    bench.erase("eva@example.com").await;
+    bench.work().await;
+    assert_eq!(bench.outcome(by_phone), ignored(Reason::Erased));
+    assert!(
+        is_lead(bench.outcome(others)),
+        "by e-mail it is somebody else's"
+    );
+    assert_eq!(bench.emails(), ["ada@example.com"]);
+}
+
 #[tokio::test]
 async fn a_webhook_that_nobody_has_looked_at_keeps_its_place_and_nothing_else() {
     let bench = Bench::with_campaign().await;
