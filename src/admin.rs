@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::console::{Console, ConsoleError};
+use crate::erasure::Asked;
 use crate::model::Selection;
 use crate::store::deliveries::Filter as DeliveryFilter;
 use guard::Guard;
@@ -78,6 +79,7 @@ fn api() -> Router<Admin> {
         .route("/api/v1/webhooks/{id}/replay", post(replay))
         .route("/api/v1/deliveries", get(deliveries))
         .route("/api/v1/deliveries/{id}/resend", post(resend))
+        .route("/api/v1/erasures", post(erase))
         .route("/api/v1/documents/{collection}", get(documents))
         .route("/api/v1/reference", post(import))
         .route("/api/v1/sync", get(sync_status).post(sync_now))
@@ -179,6 +181,11 @@ async fn resend(
     admin.console.resend(&id, force).await.map(Json)
 }
 
+/// Whom to erase is in the body: an address has no place in a URL, which ends up in logs.
+async fn erase(State(admin): State<Admin>, Json(asked): Json<Asked>) -> Answer {
+    admin.console.erase(&asked).await.map(Json)
+}
+
 async fn import(State(admin): State<Admin>, body: Bytes) -> Answer {
     let file =
         serde_json::from_slice(&body).map_err(|error| ConsoleError::Invalid(error.to_string()))?;
@@ -245,7 +252,7 @@ impl IntoResponse for ConsoleError {
         let status = match &self {
             ConsoleError::NotFound(_) => StatusCode::NOT_FOUND,
             ConsoleError::Invalid(_) => StatusCode::BAD_REQUEST,
-            ConsoleError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ConsoleError::Store(_) | ConsoleError::Unfinished(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, Json(json!({ "error": self.to_string() }))).into_response()
     }

@@ -22,6 +22,7 @@ use crate::admin::guard::Guard;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::console::{Console, Live};
+use crate::erasure::Eraser;
 use crate::events::Events;
 use crate::events::announcer::{self, Announcer};
 use crate::events::usher::Usher;
@@ -70,6 +71,7 @@ pub struct App {
     retention: Policy,
     heartbeat: Arc<Latest>,
     paused: bool,
+    stop: watch::Sender<bool>,
 }
 
 struct Listeners {
@@ -125,6 +127,7 @@ impl App {
             .map(|secret| Events::new(secret.expose().as_bytes(), Arc::clone(&shared.clock)));
         let ways = Ways::new(config, &shared.clock);
         let heartbeat = Arc::new(Latest::default());
+        let stop = watch::Sender::new(false);
         let live = Live {
             tokens: Arc::clone(&tokens),
             intake: Arc::clone(&intake),
@@ -135,6 +138,7 @@ impl App {
             pull: pull.as_ref().map(Pull::handle),
             heartbeat: upstream.as_ref().map(|_| Arc::clone(&heartbeat)),
             started_at_ms: shared.clock.now_ms(),
+            stopping: stop.subscribe(),
         };
         Ok(Self {
             tls: tls(config)?.map(Arc::new),
@@ -149,6 +153,7 @@ impl App {
             retention: retention_policy(config),
             heartbeat,
             paused: false,
+            stop,
             shared,
             intake,
             graph_health,
@@ -185,7 +190,8 @@ impl App {
     /// Runs until `shutdown` completes, then drains: no new connections, requests under way answered, the steps under
     /// way finished, the connection to MongoDB ended, the store closed.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
-        let (stop, stopped) = watch::channel(false);
+        let stop = self.stop.clone();
+        let stopped = stop.subscribe();
         let upstream = self.upstream.clone();
         let mut servers = JoinSet::new();
         let mut workers = JoinSet::new();
@@ -238,6 +244,8 @@ impl App {
         ));
         let tokens = Tokens::new(Arc::clone(&self.tokens));
         workers.spawn(drive(tokens, stopped.clone()));
+        let eraser = Eraser::new(Arc::clone(&shared.store), stopped.clone());
+        workers.spawn(drive(eraser, stopped.clone()));
         if let Some(events) = &self.events {
             let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
             let announcer = Announcer::new(Arc::clone(events), store, clock, announcer::RETURN_MAX);

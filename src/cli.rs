@@ -10,9 +10,11 @@ pub mod client;
 
 mod check;
 mod deliveries;
+mod erase;
 mod export;
 mod import;
 mod progress;
+mod rewrite;
 mod status;
 mod sync;
 pub(crate) mod table;
@@ -31,8 +33,10 @@ pub use client::AdminClient;
 use crate::clock::Clock;
 use crate::config::{Config, Mistakes, Strings};
 
-/// The exit code when something failed. Done is 0, and clap's answer to a command it does not understand is 2.
+/// The exit code when something failed. Done is 0.
 pub const FAILED: u8 = 1;
+/// The exit code of a command that cannot be understood, clap's own.
+pub const MISUSED: u8 = 2;
 /// The exit code for a mistake in the configuration: `EX_CONFIG` of sysexits.h.
 pub const MISTAKEN: u8 = 78;
 
@@ -77,6 +81,8 @@ pub enum Ask {
     /// Find notifications, send them once more.
     #[command(subcommand)]
     Deliveries(deliveries::Deliveries),
+    /// Remove a person, here and on every other node of the database.
+    Erase(erase::Erase),
     /// Push and pull at once, or tell what is left.
     #[command(subcommand)]
     Sync(sync::Sync),
@@ -103,6 +109,10 @@ pub trait Host {
     /// # Errors
     /// When there is no store, or it cannot be opened.
     fn offline(&self, config: &Config, may_create: bool) -> anyhow::Result<Box<dyn Backend>>;
+
+    /// Writes the file of a store anew that no node has open, and tells how large it was and is. An error: there is no
+    /// store, it is in use, or there is no room for a second file.
+    fn rewrite(&self, config: &Config) -> impl Future<Output = anyhow::Result<serde_json::Value>>;
 }
 
 /// What a command works with.
@@ -139,6 +149,12 @@ async fn dispatch(
         Command::Check(check) => return Ok(check.run(path, env, out)?),
         Command::Ask(ask) => {
             let config = Config::load_for_command(path, env)?;
+            if let Ask::Erase(erase) = &ask
+                && erase.rewrite
+            {
+                rewrite::run(&config, host, erase.json, out).await?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let backend = backend_for(&ask, &config, host).await?;
             let session = Session {
                 backend: backend.as_ref(),
@@ -185,6 +201,10 @@ fn complain(error: &anyhow::Error) -> ExitCode {
         let _ = writeln!(stderr, "{mistakes}");
         return ExitCode::from(MISTAKEN);
     }
+    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+        let _ = write!(stderr, "{usage}");
+        return ExitCode::from(MISUSED);
+    }
     let _ = writeln!(stderr, "inlet: {error:#}");
     ExitCode::from(FAILED)
 }
@@ -204,6 +224,7 @@ impl Ask {
             Ask::Status(status) => status.run(session).await,
             Ask::Webhooks(webhooks) => webhooks.run(session).await,
             Ask::Deliveries(deliveries) => deliveries.run(session).await,
+            Ask::Erase(erase) => erase.run(session).await,
             Ask::Sync(sync) => sync.run(session).await,
         }
     }

@@ -12,6 +12,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::console::Console;
 use crate::model::{DeliveryId, Selection, WebhookId};
+use crate::store::Store;
 
 /// Answers commands from a store opened here.
 pub struct ClosedStore(Console);
@@ -33,6 +34,29 @@ impl ClosedStore {
             store,
             clock: Arc::new(SystemClock::new()),
             live: None,
+        }))
+    }
+
+    /// Writes the store's file anew, and tells how large it was and is.
+    ///
+    /// # Errors
+    /// When there is no store, it is in use, or it could not be written.
+    pub async fn rewrite(config: &Config) -> anyhow::Result<Value> {
+        let closed = Self::open(config, false)?;
+        // Opening it may have done it: it was planned when the node stopped.
+        let mut rewritten = closed.0.store.compacted();
+        if rewritten.is_none() {
+            closed.0.store.plan_rewrite().await?;
+            drop(closed);
+            let (path, node) = (config.store.path.clone(), config.node.id.clone());
+            let rewrite = move || Store::open(path, node.as_deref()).map(|store| store.compacted());
+            rewritten = tokio::task::spawn_blocking(rewrite).await??;
+        }
+        let rewritten = rewritten.context("the file could not be written anew: see the log")?;
+        Ok(serde_json::json!({
+            "before_bytes": rewritten.before_bytes,
+            "after_bytes": rewritten.after_bytes,
+            "took_ms": rewritten.took.as_millis() as u64,
         }))
     }
 
@@ -82,6 +106,17 @@ impl Backend for ClosedStore {
             let answer = self.0.resend(&id.to_string(), force).await?;
             let resent = answer["resent"].as_u64();
             resent.context("what is to be sent was not counted")
+        }
+        .boxed()
+    }
+
+    fn erase<'a>(&'a self, asked: &'a Value) -> Answer<'a, Value> {
+        async {
+            let asked = serde_json::from_value(asked.clone()).context("whom to erase")?;
+            let answer = self.0.erase(&asked).await?;
+            // Nobody else closes this store: the file is written anew by whoever opens it next.
+            self.0.store.plan_compaction().await?;
+            Ok(answer)
         }
         .boxed()
     }

@@ -4,6 +4,7 @@
 //! Answers are JSON values: this is the one place that gives them their shape (interface.md).
 
 mod deliveries;
+mod erasure;
 mod held;
 mod jobs;
 mod silent;
@@ -16,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use bson::{Bson, Document, RawDocumentBuf};
 use inlet_sync::{PullMode, State, Upstream};
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::events::Events;
@@ -71,6 +73,8 @@ pub struct Live {
     pub heartbeat: Option<Arc<Latest>>,
     /// When the node started, milliseconds since the epoch.
     pub started_at_ms: i64,
+    /// Turns true when the node drains: nobody is to be waited for any more.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// Why an operator's request was not carried out.
@@ -82,6 +86,9 @@ pub enum ConsoleError {
     /// The request cannot be understood.
     #[error("{0}")]
     Invalid(String),
+    /// It has begun, and is gone on with at the next start.
+    #[error("it has begun, and is not finished: {0}")]
+    Unfinished(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -131,6 +138,7 @@ impl Console {
             "sync": self.sync(&snapshot)?,
             "reference": reference,
             "store": self.file(snapshot.needed_bytes()?),
+            "erasures": self.erasure_status(&snapshot)?,
             "silent": silent::campaigns(&self.store, &snapshot, self.clock.now_ms())?,
             "jobs": jobs::all(&snapshot, self.live.as_ref())?,
             "refused": self.live.as_ref().map(refused),

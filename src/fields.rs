@@ -55,6 +55,26 @@ pub fn extract(fields: &Value, context: &Context<'_>) -> Person {
     }
 }
 
+/// Every e-mail address and phone number that a payload may give of its submitter, where [`extract`] takes the best of
+/// each: whoever is looked for by an address is found by the second one, too (R38).
+#[must_use]
+pub fn reach(fields: &Value, context: &Context<'_>) -> Reach {
+    let matches = Matches::read(fields);
+    Reach {
+        emails: email::all(&matches),
+        phones: phone::all(&matches, home(&matches, context)),
+    }
+}
+
+/// Where a submitter can be reached, as far as a payload tells.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reach {
+    /// Valid e-mail addresses, as written.
+    pub emails: Vec<String>,
+    /// Phone numbers, E.164 where that can be known (R17).
+    pub phones: Vec<String>,
+}
+
 /// The country of numbers that do not say theirs, in the order of ruling R17.
 fn home(matches: &Matches<'_>, context: &Context<'_>) -> Option<Home> {
     let sent_beside = context

@@ -15,6 +15,7 @@ pub mod jwt;
 pub mod notify;
 pub mod pipeline;
 
+pub mod erasure;
 pub mod events;
 pub mod schedule;
 pub mod tokens;

@@ -38,6 +38,10 @@ impl Host for Program {
     fn offline(&self, config: &Config, may_create: bool) -> anyhow::Result<Box<dyn Backend>> {
         Ok(Box::new(ClosedStore::open(config, may_create)?))
     }
+
+    async fn rewrite(&self, config: &Config) -> anyhow::Result<serde_json::Value> {
+        ClosedStore::rewrite(config).await
+    }
 }
 
 /// Completes at the first SIGTERM or SIGINT.

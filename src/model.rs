@@ -3,6 +3,7 @@
 //! Must not know: where any of it is stored, sent or received. No I/O, no clock, no store, no MongoDB.
 
 pub mod activity;
+pub mod erasure;
 pub mod expiry;
 pub mod facebook_key;
 pub mod identity;
@@ -16,6 +17,7 @@ pub mod submission;
 pub mod webhook;
 
 pub use activity::{Activity, Silence};
+pub use erasure::Erasure;
 pub use facebook_key::FacebookKey;
 pub use identity::derived_id;
 pub use notification::{Channel, DeliveryId, Notification};

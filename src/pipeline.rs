@@ -20,12 +20,13 @@ pub mod prepare;
 pub mod readings;
 pub mod replay;
 mod settle;
+pub mod taken;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::store::Store;
+use crate::store::{Store, Tables};
 use crate::worker::{Step, StepError, Worker};
 use batch::{Batch, Part, Underway};
 use freshness::Freshness;
@@ -71,18 +72,22 @@ impl Pipeline {
         Ok(tokio::task::spawn_blocking(move || Batch::gather(&shared, &underway)).await??)
     }
 
-    /// One transaction.
-    async fn settle(&self, part: Part) -> Result<(), StepError> {
+    /// One transaction; whether it settled anything: it does not while somebody is being erased.
+    async fn settle(&self, part: Part) -> Result<bool, StepError> {
         let store = &self.shared.store;
         let settling = Settling::new(&self.shared);
-        store
-            .write(move |tables| part.settle(tables, &settling))
-            .await?;
+        let settle = move |tables: &mut Tables<'_>| match tables.is_erasing()? {
+            true => Ok(false),
+            false => part.settle(tables, &settling).map(|()| true),
+        };
+        if !store.write(settle).await? {
+            return Ok(false);
+        }
         store.signals().push.notify_one();
         store.signals().wake_deliveries();
         store.signals().graph.notify_one();
         store.signals().events.notify_one();
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -94,19 +99,27 @@ impl Worker for Pipeline {
     async fn step(&mut self) -> Result<Step, StepError> {
         // What is left after a failed commit is not tried as it is: it is gathered anew.
         let mut batch = std::mem::take(&mut self.rest);
+        if self.shared.store.read()?.is_erasing()? {
+            return Ok(Step::Idle);
+        }
         if batch.is_empty() {
             batch = self.gather(Underway::default()).await?;
         }
         let Some(part) = batch.next_part() else {
             return Ok(Step::Idle);
         };
-        if batch.is_empty() {
+        let settled = if batch.is_empty() {
             let underway = part.underway();
             let (settled, ahead) = tokio::join!(self.settle(part), self.gather(underway));
-            settled?;
+            let settled = settled?;
             batch = ahead?;
+            settled
         } else {
-            self.settle(part).await?;
+            self.settle(part).await?
+        };
+        if !settled {
+            // An erasure has begun since: what was prepared may be of what goes (R38).
+            return Ok(Step::Idle);
         }
         self.rest = batch;
         Ok(Step::Busy)

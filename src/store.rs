@@ -10,6 +10,7 @@ pub mod compaction;
 mod database;
 pub mod deliveries;
 pub mod documents;
+pub mod erasures;
 pub mod events;
 pub mod inbox;
 pub mod jobs;
@@ -86,6 +87,8 @@ pub struct Signals {
     pub tokens: Notify,
     /// Live events to tell.
     pub events: Notify,
+    /// Erasures to go on with.
+    pub erasures: Notify,
     /// Notifications to send, by the channel's number.
     pub deliveries: [Notify; 3],
 }

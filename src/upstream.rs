@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::notify::claims::Claims;
 use crate::pipeline::lookout::PointedRead;
 use crate::schedule::Latest;
+use crate::store::erasures::StoreErasures;
 use crate::store::jobs::JobRun;
 use crate::store::outbox::StoreOutbox;
 use crate::store::reference::{COLLECTIONS, StoreReplica};
@@ -59,6 +60,7 @@ pub fn indexes() -> Vec<IndexSpec> {
         ),
         index("support.rooms", &["conversation_id"], false),
         index("campaigns", &["page_id", "lead_form_id"], false),
+        index("inlet.erasures", &["pushed_at"], false),
         IndexSpec {
             expires: true,
             ..index("inlet.claims", &["until"], false)
@@ -87,7 +89,8 @@ impl Push {
     #[must_use]
     pub fn new(upstream: Arc<Upstream>, outbox: StoreOutbox) -> Self {
         let (store, clock) = (Arc::clone(&outbox.store), Arc::clone(&outbox.clock));
-        let engine = PushEngine::new(upstream, Arc::new(outbox));
+        let erasures = StoreErasures(Arc::clone(&store));
+        let engine = PushEngine::new(upstream, Arc::new(outbox)).with_erasures(Arc::new(erasures));
         Self {
             engine,
             store,
@@ -118,6 +121,11 @@ impl Worker for Push {
     async fn step(&mut self) -> Result<Step, StepError> {
         self.release().await?;
         let pass = self.engine.step().await;
+        if matches!(pass, Err(PassError::Store(_))) && self.store.read()?.is_erasing()? {
+            // The pass has ended because an erasure began (R38): there is nothing the matter with MongoDB.
+            self.pause = PUSH_POLL;
+            return Ok(Step::Idle);
+        }
         Ok(match self.resting.after(self.name(), pass) {
             Some(Pass::Progress { .. }) => Step::Busy,
             Some(Pass::Idle { wait }) => {

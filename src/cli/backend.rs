@@ -45,6 +45,9 @@ pub trait Backend: Send + Sync {
     /// `POST /api/v1/deliveries/{id}/resend`: how many are to be sent once more.
     fn resend<'a>(&'a self, id: &'a DeliveryId, force: bool) -> Answer<'a, u64>;
 
+    /// `POST /api/v1/erasures`: what was erased, or would be.
+    fn erase<'a>(&'a self, asked: &'a Value) -> Answer<'a, Value>;
+
     /// `GET /api/v1/documents/{collection}?count=1`.
     fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64>;
 

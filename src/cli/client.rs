@@ -253,6 +253,10 @@ impl Backend for AdminClient {
         .boxed()
     }
 
+    fn erase<'a>(&'a self, asked: &'a Value) -> Answer<'a, Value> {
+        self.post_json("/api/v1/erasures", asked).boxed()
+    }
+
     fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64> {
         async move {
             let path = format!("/api/v1/documents/{}?count=1", segment(collection));

@@ -29,6 +29,7 @@ fn render(status: &Value) -> String {
         deliveries(status),
         sync::facts(status.get("sync").unwrap_or(&Value::Null)),
         silent(status),
+        erasures(status),
         jobs(status),
         dependencies(status),
         broken_tokens(status),
@@ -86,6 +87,34 @@ fn silent(status: &Value) -> String {
         &["silent campaign", "id", "since", "longest pause before"],
         rows,
     )
+}
+
+/// Only where there is something to say: that the node rests meanwhile, or what the file still holds.
+fn erasures(status: &Value) -> String {
+    let count = |name| status.pointer(name).and_then(Value::as_u64).unwrap_or(0);
+    let mut facts = Vec::new();
+    if count("/erasures/under_way") > 0 {
+        let rests = "under way: until it is finished nothing is processed, pushed or sent";
+        facts.push(("erasure", rests.to_owned()));
+    }
+    if count("/erasures/unpushed") > 0 {
+        facts.push(("erasures to push", cell(status, "/erasures/unpushed")));
+    }
+    match status.pointer("/erasures/bytes").and_then(Value::as_str) {
+        Some("until_next_start") => {
+            let when = "in the file until the next start after a clean stop";
+            facts.push(("erased bytes", when.to_owned()));
+        }
+        Some("until_rewritten") => {
+            let when = "in the file until `inlet erase --rewrite`";
+            facts.push(("erased bytes", when.to_owned()));
+        }
+        _ => {}
+    }
+    match facts.is_empty() {
+        true => String::new(),
+        false => table::facts(&facts),
+    }
 }
 
 fn jobs(status: &Value) -> String {

@@ -103,6 +103,10 @@ impl Worker for Announcer {
     }
 
     async fn step(&mut self) -> Result<Step, StepError> {
+        if self.store.read()?.is_erasing()? {
+            // What is still to be told may be of what goes (R38).
+            return Ok(Step::Idle);
+        }
         let gathering = self.gather();
         let batch = tokio::task::spawn_blocking(move || gathering.batch()).await??;
         for (event, payload) in &batch.news {

@@ -31,10 +31,22 @@ pub(super) fn read(matches: &Matches<'_>) -> Option<String> {
     found.map(str::to_owned)
 }
 
+/// Every address that stands under its label or alone, in fields that may be the submitter's.
+pub(super) fn all(matches: &Matches<'_>) -> Vec<String> {
+    let labelled = matches.of(Concept::Email).flat_map(addresses);
+    let alone = matches.scannable().map(|leaf| bare(&leaf.text));
+    let alone = alone.filter(|text| is_valid(text) && !text.contains('/'));
+    labelled.chain(alone).map(str::to_owned).collect()
+}
+
 /// The first address in a field made for one: `Ada <ada@example.com>; other@example.com`.
 fn first_address(text: &str) -> Option<&str> {
+    addresses(text).next()
+}
+
+fn addresses(text: &str) -> impl Iterator<Item = &str> {
     let parts = text.split(|c: char| c.is_whitespace() || ",;<>".contains(c));
-    parts.map(bare).find(|part| is_valid(part))
+    parts.map(bare).filter(|part| is_valid(part))
 }
 
 /// Without what surrounds an address in prose and links.

@@ -11,7 +11,7 @@ use super::country;
 mod search;
 mod written;
 
-pub(super) use search::read;
+pub(super) use search::{all, read};
 use written::Written;
 
 /// The country whose national numbers a payload writes.

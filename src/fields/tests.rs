@@ -241,3 +241,34 @@ proptest! {
         prop_assert_eq!(extract(&document(&person), &context), person);
     }
 }
+
+#[test]
+fn whoever_is_looked_for_by_a_second_address_is_found_and_the_advertiser_is_not() {
+    let fields = json!({
+        "email": "Ada <ada@example.com>; ada@work.example",
+        "Best contact": "a.byron@example.org",
+        "phone": "+46 70-123 45 67",
+        "whatsapp_number": "+14155552671",
+        "agent_email": "tina@agency.example",
+        "agent": { "email": "tom@agency.example", "phone": "+14155550100" },
+    });
+    let reach = reach(&fields, &PERSON);
+    let person = extract(&fields, &PERSON);
+    for email in ["ada@example.com", "ada@work.example", "a.byron@example.org"] {
+        assert!(reach.emails.iter().any(|found| found == email), "{reach:?}");
+    }
+    assert!(reach.emails.contains(&person.email.unwrap()));
+    assert!(reach.phones.contains(&person.phone.unwrap().number));
+    assert!(
+        reach.phones.iter().any(|found| found == "+14155552671"),
+        "{reach:?}"
+    );
+    assert!(
+        !reach.emails.iter().any(|found| found.contains("agency")),
+        "{reach:?}"
+    );
+    assert!(
+        !reach.phones.iter().any(|found| found == "+14155550100"),
+        "{reach:?}"
+    );
+}

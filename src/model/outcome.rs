@@ -119,6 +119,8 @@ reasons! {
     UnsupportedEvent = "unsupported_event",
     /// A platform's own test.
     Test = "test",
+    /// It came before its sender was erased (R38).
+    Erased = "erased",
 }
 
 impl fmt::Display for Reason {

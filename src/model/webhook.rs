@@ -29,6 +29,34 @@ pub struct Webhook {
     pub body: Vec<u8>,
 }
 
+/// The platform of what is left of a webhook that was erased before the pipeline had looked at it.
+const ERASED: &str = "erased";
+
+impl Webhook {
+    /// What is left where a webhook was erased that has to keep its place in the queue: that something arrived (R38).
+    #[must_use]
+    pub fn erased(arrived_at_ms: i64) -> Self {
+        Self {
+            platform: ERASED.to_owned(),
+            account: None,
+            campaign: None,
+            method: Method::Post,
+            query: String::new(),
+            content_type: None,
+            headers: Vec::new(),
+            peer: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            arrived_at_ms,
+            body: Vec::new(),
+        }
+    }
+
+    /// Whether nothing but its place is left of it.
+    #[must_use]
+    pub fn is_erased(&self) -> bool {
+        self.platform == ERASED
+    }
+}
+
 /// How a webhook came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum Method {

@@ -296,7 +296,7 @@ impl<W: Way, C: Claims> Worker for Deliveries<W, C> {
 
     async fn step(&mut self) -> Result<Step, StepError> {
         self.settle().await?;
-        if self.judge.is_blocked(self.clock.now_ms()) {
+        if self.judge.is_blocked(self.clock.now_ms()) || self.store.read()?.is_erasing()? {
             return Ok(Step::Idle);
         }
         let mut gathered = self.gather().await?;

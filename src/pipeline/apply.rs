@@ -11,12 +11,14 @@ use super::plan::{
 use super::prepare::Draft;
 use super::settle::Settling;
 use super::{contact, link};
-use crate::model::{Outcome, TaskKey};
+use crate::model::erasure::{email_key, phone_key};
+use crate::model::{Names, Outcome, Reason, TaskKey};
 use crate::store::changes::Change;
 use crate::store::deliveries::Delivery;
 use crate::store::documents::{
     Adopted, Collection, ContactKeys, LeadFacts, Links, Stored, bound_contact_id,
 };
+use crate::store::erasures::{ERASED_ROW, repeat_key};
 use crate::store::events::{Event, Kind};
 use crate::store::{StoreError, Tables};
 
@@ -27,6 +29,11 @@ pub(super) fn lead(
     draft: &Draft,
     settling: &Settling,
 ) -> Result<Outcome, StoreError> {
+    if is_erased(tables, key, draft)? {
+        return Ok(Outcome::Ignored {
+            reason: Reason::Erased,
+        });
+    }
     let (identity, facts) = match gather(tables, draft, settling) {
         // Nothing is written yet: what is damaged stops this webhook, and none behind it.
         Err(error @ StoreError::Corrupt { .. }) => {
@@ -55,6 +62,27 @@ pub(super) fn lead(
     }
 }
 
+/// Whoever sent it was erased since it came: it had to be fetched, or was being prepared just then (R38). Its key is
+/// taken as if there had been a lead, so that a resend is a duplicate of it.
+fn is_erased(tables: &mut Tables<'_>, key: TaskKey, draft: &Draft) -> Result<bool, StoreError> {
+    if !tables.has_erasures()? {
+        return Ok(false);
+    }
+    let person = &draft.person;
+    let email = person.email.as_deref().map(email_key);
+    let phone = person.phone.as_ref().map(|phone| phone_key(&phone.number));
+    let keys: Vec<_> = email.into_iter().chain(phone).collect();
+    let came = (key.seq, draft.arrived_at_ms);
+    if !tables.was_erased(&keys, draft.campaign.account_id, came)? {
+        return Ok(false);
+    }
+    let id = identify(draft).id.bytes();
+    if tables.keys.get(&id)?.is_none() {
+        tables.keys.insert(&id, ERASED_ROW)?;
+    }
+    Ok(true)
+}
+
 /// Reads what the decision depends on; also under which id the lead is, or is to be.
 fn gather(
     tables: &Tables<'_>,
@@ -64,7 +92,11 @@ fn gather(
     let mut facts = Facts::default();
     let (identity, repeated) = repeated(tables, draft, settling)?;
     if let Some(row) = repeated {
-        facts.repeated = Some(known_lead(tables, row, &identity)?);
+        let lead = known_lead(tables, row, &identity)?;
+        facts.repeated = match is_return(tables, draft, &lead)? {
+            true => None,
+            false => Some(lead),
+        };
     }
     let contact = match facts.repeated.as_ref().and_then(|lead| lead.contact) {
         Some(contact) => Some(contact),
@@ -77,6 +109,15 @@ fn gather(
     let last_user = tables.last_users.get(&draft.campaign.id.bytes())?;
     facts.last_user = last_user.map(|user| ObjectId::from_bytes(*user.value()));
     Ok((identity, facts))
+}
+
+/// Somebody who was erased is back: the id names a person, and what it comes with was not said before (R38).
+fn is_return(tables: &Tables<'_>, draft: &Draft, lead: &KnownLead) -> Result<bool, StoreError> {
+    if !lead.erased || draft.names != Names::Person {
+        return Ok(false);
+    }
+    let said = repeat_key(&lead.id, &draft.fields_hash);
+    Ok(tables.keys.get(&said)?.is_none())
 }
 
 /// The row at which a lead that this repeats is, or was before it was removed (R41).
@@ -119,6 +160,7 @@ fn known_lead(
             fields_hash: Some(lead.lead.map_or([0; 32], |facts| facts.fields_hash)),
             contact: lead.links.contact,
             withdrawn: lead.withdrawn,
+            erased: false,
         },
         None => KnownLead {
             row,
@@ -126,6 +168,7 @@ fn known_lead(
             fields_hash: None,
             contact: None,
             withdrawn: false,
+            erased: row == ERASED_ROW,
         },
     })
 }
@@ -283,7 +326,8 @@ fn write_lead(
     lead: Stored,
 ) -> Result<u64, StoreError> {
     let row = add(tables, Collection::Leads, lead)?;
-    let taken = tables.keys.insert(&identity.id.bytes(), row)?.is_some();
+    let before = tables.keys.insert(&identity.id.bytes(), row)?;
+    let taken = before.is_some_and(|before| before.value() != ERASED_ROW);
     assert!(!taken, "lead {} was about to be made twice", identity.id);
     if let Some(first_copy) = &identity.first_copy {
         tables

@@ -210,7 +210,7 @@ impl Worker for FacebookLeads {
 
     async fn step(&mut self) -> Result<Step, StepError> {
         let now_ms = self.shared.clock.now_ms();
-        if self.pace.rest(now_ms).is_some() {
+        if self.pace.rest(now_ms).is_some() || self.shared.store.read()?.is_erasing()? {
             return Ok(Step::Idle);
         }
         self.wake_for_probes(now_ms).await?;

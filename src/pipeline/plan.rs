@@ -7,8 +7,9 @@ use uuid::Uuid;
 use super::prepare::Draft;
 use super::{assignee, contact, conversation, deal, lead};
 use crate::model::identity::derived_hash;
-use crate::model::{Channel, Names, derived_id};
+use crate::model::{Channel, LeadId, Names, derived_id};
 use crate::store::documents::ContactKeys;
+use crate::store::erasures::{first_copy_key, repeat_key};
 
 /// Under which id a draft becomes a lead if it is new.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub(super) struct KnownLead {
     pub(super) contact: Option<u64>,
     /// It is another node's upstream: nothing of it is pushed from here.
     pub(super) withdrawn: bool,
+    /// Whoever it was of was erased: a resend brings nothing back (R38).
+    pub(super) erased: bool,
 }
 
 impl KnownLead {
@@ -117,17 +120,26 @@ pub(super) fn identify(draft: &Draft) -> LeadIdentity {
 
 /// The same had it arrived then: a resend without an id is the lead that its first copy became (R10).
 pub(super) fn identify_as_of(draft: &Draft, arrived_at_ms: i64) -> LeadIdentity {
-    let (account, campaign) = (draft.campaign.account_id.bytes(), draft.campaign.id.bytes());
+    let place = (draft.campaign.account_id, draft.campaign.id);
+    let lead_id = draft.lead_id.as_ref();
+    identify_at(place, lead_id, &draft.fields_hash, arrived_at_ms)
+}
+
+/// The same for an account and a campaign that need not be known.
+pub(super) fn identify_at(
+    (account, campaign): (ObjectId, ObjectId),
+    lead_id: Option<&LeadId>,
+    fields_hash: &[u8; 32],
+    arrived_at_ms: i64,
+) -> LeadIdentity {
+    let (account, campaign) = (account.bytes(), campaign.bytes());
     let arrived = arrived_at_ms.to_be_bytes();
-    let (text, first_copy) = match &draft.lead_id {
+    let (text, first_copy) = match lead_id {
         Some(id) => (id.as_str().to_owned(), None),
         None => {
-            let hash = derived_hash(
-                "lead_id",
-                &[&account, &campaign, &draft.fields_hash, &arrived],
-            );
-            let key = derived_hash("first_copy", &[&account, &campaign, &draft.fields_hash]);
-            (Uuid::new_v8(half(&hash)).to_string(), Some(half(&key)))
+            let hash = derived_hash("lead_id", &[&account, &campaign, fields_hash, &arrived]);
+            let key = first_copy_key(&account, &campaign, fields_hash);
+            (Uuid::new_v8(half(&hash)).to_string(), Some(key))
         }
     };
     let id = derived_id("lead", &[&account, &campaign, text.as_bytes()]);
@@ -190,11 +202,11 @@ fn news(
     facts: &Facts,
     node: &str,
 ) -> Option<Box<News>> {
-    if known.fields_hash == Some(draft.fields_hash) {
+    if known.erased || known.fields_hash == Some(draft.fields_hash) {
         return None;
     }
     let message = (draft.names == Names::Person).then(|| RepeatMessage {
-        seed: derived_id("repeat", &[&known.id, &draft.fields_hash]).bytes(),
+        seed: repeat_key(&known.id, &draft.fields_hash),
         body: conversation::lead_message(draft, node),
         payload: conversation::own_payload(draft),
         opening: conversation::opening(draft, node),

@@ -320,7 +320,6 @@ impl Draft {
             campaign_country: campaign.country.as_deref(),
             phone_country_code: submission.phone_country_code.as_deref(),
         };
-        let fields = serde_json::to_vec(&submission.payload).unwrap_or_default();
         Self {
             arrived_at_ms: webhook.arrived_at_ms,
             integration: adapter.integration,
@@ -328,7 +327,7 @@ impl Draft {
             names: submission.names,
             person: fields::extract(&submission.fields, &context),
             lead_data: lead_data::document(&submission.payload, submission.payload_as_text),
-            fields_hash: derived_hash("fields", &[&fields]),
+            fields_hash: fields_hash(submission),
             ip: submission
                 .ip
                 .clone()
@@ -336,6 +335,12 @@ impl Draft {
             campaign,
         }
     }
+}
+
+/// Tells a resend from news (R9, R10).
+pub(super) fn fields_hash(submission: &Submission) -> [u8; 32] {
+    let fields = serde_json::to_vec(&submission.payload).unwrap_or_default();
+    derived_hash("fields", &[&fields])
 }
 
 fn object_id(text: Option<&str>) -> Option<ObjectId> {

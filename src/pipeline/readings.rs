@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::prepare::{Prepared, panicked};
-use crate::model::{Reading, TaskKey, Webhook};
+use crate::model::{Reading, Reason, TaskKey, Webhook};
 use crate::platforms::{self, Adapter};
 use crate::store::{Snapshot, StoreError};
 
@@ -32,6 +32,9 @@ impl Opened {
     ///
     /// Adapters are fuzzed and must not panic; if one does, its webhook fails and the node goes on.
     pub fn read(seq: u64, webhook: Webhook) -> Result<Self, Prepared> {
+        if webhook.is_erased() {
+            return Err(Prepared::ignored(Reason::Erased));
+        }
         let Some(adapter) = platforms::by_slug(&webhook.platform) else {
             return Err(Prepared::dead(&"no adapter reads this platform any more"));
         };

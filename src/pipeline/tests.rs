@@ -4,6 +4,7 @@
 
 mod ahead;
 pub(crate) mod damage;
+mod erasure;
 mod events;
 mod long_work;
 mod retention;

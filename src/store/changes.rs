@@ -48,7 +48,7 @@ impl Owed {
     }
 }
 
-const FIRST: u8 = 0;
+pub(in crate::store) const FIRST: u8 = 0;
 const AGAIN: u8 = 1;
 
 impl Tables<'_> {

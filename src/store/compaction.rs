@@ -26,6 +26,8 @@ const SPREAD_MIN: u64 = 2;
 /// What its records may need: some 50 MiB are copied in a second, and a start must not take longer than five.
 const NEEDED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const PLANNED: &str = "compaction_planned";
+/// Set by an erasure (R38), until the file has been written anew: what was removed is in it till then.
+const WANTED: &str = "rewrite_wanted";
 
 /// Whether a compaction pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,17 +69,60 @@ impl Store {
         Ok(advice(taken, self.read()?.needed_bytes()?))
     }
 
-    /// To be called last before the store is closed: it is compacted when it is next opened, should that pay.
+    /// To be called last before the store is closed: it is compacted when it is next opened, should that pay, or should
+    /// an erasure ask for it (R38), and it is a matter of seconds.
     ///
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn plan_compaction(&self) -> Result<Advice, StoreError> {
         let advice = self.compaction_advice()?;
-        if matches!(advice, Advice::Compact { .. }) {
-            self.write(|tables| tables.set_number(PLANNED, 1)).await?;
+        if matches!(advice, Advice::Compact { .. })
+            || self.erased_bytes()? == ErasedBytes::UntilNextStart
+        {
+            self.plan_rewrite().await?;
         }
         Ok(advice)
     }
+
+    /// Has the file written anew when it is next opened, however long that takes.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn plan_rewrite(&self) -> Result<(), StoreError> {
+        self.write(|tables| tables.set_number(PLANNED, 1)).await
+    }
+
+    /// How long what was erased stays in the file.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn erased_bytes(&self) -> Result<ErasedBytes, StoreError> {
+        let snapshot = self.read()?;
+        if number(&snapshot.meta, WANTED)? == 0 {
+            return Ok(ErasedBytes::Gone);
+        }
+        let taken = self.path().map_or(0, taken_by);
+        // Where nobody has looked yet, its records need no more than it takes.
+        let needed = Some(snapshot.needed_bytes()?).filter(|needed| *needed > 0);
+        Ok(
+            if needed.map_or(taken, |needed| needed.min(taken)) <= NEEDED_BYTES_MAX {
+                ErasedBytes::UntilNextStart
+            } else {
+                ErasedBytes::UntilRewritten
+            },
+        )
+    }
+}
+
+/// How long what was erased stays in the file: redb uses freed pages again, and does not clear them (R38).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErasedBytes {
+    /// Nothing of it is there.
+    Gone,
+    /// Until the next start after a clean stop.
+    UntilNextStart,
+    /// Until somebody asks for it: to be done unasked at a start it takes too long.
+    UntilRewritten,
 }
 
 impl Tables<'_> {
@@ -89,6 +134,11 @@ impl Tables<'_> {
             self.set_number(PLANNED, 0)?;
         }
         Ok(planned)
+    }
+
+    /// Something was erased: the file is to be written anew.
+    pub(super) fn want_rewrite(&mut self) -> Result<(), StoreError> {
+        self.set_number(WANTED, 1)
     }
 }
 
@@ -120,6 +170,7 @@ pub(super) fn compact(database: &Database, path: &Path) -> Result<Compacted, Sto
     }
     // Opening makes the new file's name durable before anything is acknowledged in it.
     database.reopen()?;
+    note_rewritten(database)?;
     let compacted = Compacted {
         before_bytes,
         after_bytes: taken_by(path),
@@ -127,6 +178,16 @@ pub(super) fn compact(database: &Database, path: &Path) -> Result<Compacted, Sto
     };
     tracing::info!(?compacted, "the store was compacted");
     Ok(compacted)
+}
+
+/// What was erased is in the file no more.
+fn note_rewritten(database: &Database) -> Result<(), StoreError> {
+    let txn = database.begin_write()?;
+    let mut tables = Tables::open(&txn)?;
+    tables.set_number(WANTED, 0)?;
+    drop(tables);
+    txn.commit()?;
+    Ok(())
 }
 
 /// Removes what a compaction left that was cut short.

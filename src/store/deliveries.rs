@@ -288,13 +288,16 @@ impl Tables<'_> {
     }
 
     /// Marks waiting deliveries as being sent; `claimed` says which this node has claimed. Returns those that were
-    /// waiting still: only they may be handed over, once this is durable.
+    /// waiting still: only they may be handed over, once this is durable. While an erasure is under way none is (R38).
     pub(crate) fn begin_deliveries(
         &mut self,
         numbers: &[(u64, bool)],
         now_ms: i64,
     ) -> Result<Vec<u64>, StoreError> {
         let mut begun = Vec::with_capacity(numbers.len());
+        if self.is_erasing()? {
+            return Ok(begun);
+        }
         for (number, claimed) in numbers {
             let Some(before) = self.intact(*number)? else {
                 continue;
@@ -389,6 +392,22 @@ impl Tables<'_> {
             removed += 1;
         }
         Ok(removed)
+    }
+
+    /// How many of a webhook's deliveries, those of one lead if given, are being sent.
+    pub(super) fn deliveries_under_way(
+        &mut self,
+        seq: u64,
+        lead: Option<u64>,
+    ) -> Result<u64, StoreError> {
+        let mut under_way = 0;
+        for number in numbers_of(&self.webhook_deliveries, seq, lead, usize::MAX)? {
+            let delivery = self.intact(number)?;
+            let is_under_way =
+                delivery.is_some_and(|one| matches!(one.state, State::Sending { .. }));
+            under_way += u64::from(is_under_way);
+        }
+        Ok(under_way)
     }
 
     fn put_delivery(

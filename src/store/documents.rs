@@ -20,7 +20,7 @@ mod assembly;
 mod ids;
 
 /// The collections of documents.md that the edge writes; the discriminant is the first half of a row's key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Collection {
     /// `crm.contacts`
@@ -249,6 +249,11 @@ pub fn bound_contact_id(lead: ObjectId) -> ObjectId {
 }
 
 const TABLE: &str = "documents";
+/// Bytes read at once, give or take a document.
+const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A document with its row's number, or the error that reading it was.
+pub type Numbered = (u64, Result<Stored, StoreError>);
 
 pub(crate) fn key(row: Row) -> RowTuple {
     (row.collection, row.number)
@@ -322,12 +327,45 @@ impl Snapshot {
         }
     }
 
+    /// The row of the lead whose `_id` was derived to be `own_id`, if it was made and not erased.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn lead_row(&self, own_id: [u8; 12]) -> Result<Option<u64>, StoreError> {
+        let row = self.keys.get(&own_id)?.map(|row| row.value());
+        Ok(row.filter(|row| *row != super::erasures::ERASED_ROW))
+    }
+
     /// The document of a row.
     ///
     /// # Errors
     /// When there is none, or it is damaged.
     pub fn document(&self, row: Row) -> Result<Stored, StoreError> {
         load(&self.documents, row)
+    }
+
+    /// The documents of a collection after row `after`, in order, at most `limit` and about 8 MiB of them. A damaged
+    /// one is given as its error.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn documents_after(
+        &self,
+        collection: Collection,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Numbered>, StoreError> {
+        let rows = (collection as u8, after + 1)..(collection as u8 + 1, 0);
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for entry in self.documents.range(rows)?.take(limit) {
+            let (row, record) = entry?;
+            bytes += record.value().len();
+            found.push((row.value().1, codec::decode(TABLE, record.value())));
+            if bytes > READ_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// The document as MongoDB gets it: with its `_id` and references.

@@ -23,6 +23,14 @@ impl Snapshot {
         codec::decode(TABLE, record.value()).map(Some)
     }
 
+    /// Whether a webhook is kept.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn has_webhook(&self, seq: u64) -> Result<bool, StoreError> {
+        Ok(self.inbox.get(seq)?.is_some())
+    }
+
     /// Webhooks after `seq` in order of arrival, at most `limit` and about 8 MiB of them. A damaged one is given
     /// as its error.
     ///

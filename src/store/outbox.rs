@@ -7,11 +7,11 @@ use bson::oid::ObjectId;
 use inlet_sync::ports::{
     Outbox, Pending, PortError, Rendered, Row, Settlement, Unsettled, Verdict,
 };
-use redb::ReadableTableMetadata;
+use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::changes::{Held, Owed};
-use super::documents::{Adopted, Assembler, Collection, Stored};
-use super::{Store, StoreError, Tables};
+use super::documents::{Adopted, Assembler, Collection, Stored, key};
+use super::{Snapshot, Store, StoreError, Tables};
 use crate::model::{Ended, Outcome};
 use render::Render;
 use unsettled::Settle;
@@ -23,7 +23,7 @@ mod render;
 mod renewal;
 #[cfg(test)]
 mod tests;
-mod unsettled;
+pub(in crate::store) mod unsettled;
 
 /// Pushes what a store's change log holds.
 pub struct StoreOutbox {
@@ -38,6 +38,11 @@ pub struct StoreOutbox {
     /// The `_id`s under which documents are being written that may be there or not.
     written: Mutex<Written>,
 }
+
+/// Nothing is pushed while an erasure is under way.
+#[derive(Debug, thiserror::Error)]
+#[error("an erasure is under way")]
+struct ErasureUnderWay;
 
 /// Fields that contacts had not, by row.
 type Lacking = HashMap<Row, Vec<&'static str>>;
@@ -102,6 +107,15 @@ impl StoreOutbox {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What may be pushed. While an erasure is under way that is nothing, and a pass that had begun ends (R38).
+    fn readable(&self) -> Result<Snapshot, PortError> {
+        let snapshot = self.store.read().map_err(port)?;
+        match snapshot.is_erasing().map_err(port)? {
+            true => Err(PortError(Box::new(ErasureUnderWay))),
+            false => Ok(snapshot),
+        }
+    }
+
     fn lacking(&self) -> MutexGuard<'_, Lacking> {
         self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,15 +144,12 @@ impl Outbox for StoreOutbox {
     }
 
     fn take(&self, after: u64, limit: usize) -> Result<Vec<Pending>, PortError> {
-        self.store
-            .read()
-            .and_then(|snapshot| snapshot.pending(after, limit))
-            .map_err(port)
+        self.readable()?.pending(after, limit).map_err(port)
     }
 
     fn unsettled(&self, pending: &[Pending]) -> Result<Vec<Unsettled>, PortError> {
         let settle = Settle {
-            snapshot: self.store.read().map_err(port)?,
+            snapshot: self.readable()?,
             window_ms: self.dedupe_window_ms,
         };
         self.lacking()
@@ -168,7 +179,7 @@ impl Outbox for StoreOutbox {
     }
 
     fn render(&self, pending: &[Pending]) -> Result<Vec<Rendered>, PortError> {
-        let snapshot = self.store.read().map_err(port)?;
+        let snapshot = self.readable()?;
         let anything_held = !snapshot
             .held
             .is_empty()
@@ -212,6 +223,9 @@ const DAMAGED: StoreError = StoreError::Corrupt { table: "documents" };
 
 impl Tables<'_> {
     fn settle(&mut self, row: Row, settlement: &Settlement, now_ms: i64) -> Result<(), StoreError> {
+        if !self.is_there(row)? {
+            return Ok(());
+        }
         match settlement {
             Settlement::Adopted { id, document } => {
                 self.adopt(row, *id, document.is_some(), now_ms)
@@ -281,6 +295,11 @@ impl Tables<'_> {
         )
     }
 
+    /// A document may have been erased while it was on its way (R38): what is said of it concerns nobody.
+    fn is_there(&self, row: Row) -> Result<bool, StoreError> {
+        Ok(self.documents.get(key(row))?.is_some())
+    }
+
     /// `written`: under which `_id` each was written, where it may have been there or not.
     fn conclude(
         &mut self,
@@ -288,15 +307,23 @@ impl Tables<'_> {
         written: &[Option<ObjectId>],
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        for ((pending, verdict), id) in verdicts.iter().zip(written) {
+        let mut there = Vec::with_capacity(verdicts.len());
+        for (one, id) in verdicts.iter().zip(written) {
+            let (pending, verdict) = one;
+            if !self.is_there(pending.row)? {
+                continue;
+            }
+            there.push(one);
             match (verdict, id) {
                 (Verdict::Done, Some(id)) => self.seen(pending.row, *id)?,
                 (Verdict::AlreadyThere, Some(id)) => self.merge_from_now_on(pending.row, *id)?,
                 _ => {}
             }
         }
-        let is_done = |(_, verdict): &&(Pending, Verdict)| *verdict == Verdict::Done;
-        let done = || verdicts.iter().filter(is_done).map(|(pending, _)| pending);
+        let done = || {
+            let done = there.iter().filter(|one| one.1 == Verdict::Done);
+            done.map(|one| &one.0)
+        };
         if !self.held.is_empty()? {
             for pending in done() {
                 self.pushed(pending)?;
@@ -304,9 +331,9 @@ impl Tables<'_> {
             }
         }
         self.remove_tickets(done())?;
-        verdicts
+        there
             .iter()
-            .try_for_each(|(pending, verdict)| self.judge(pending, verdict, now_ms))
+            .try_for_each(|one| self.judge(&one.0, &one.1, now_ms))
     }
 
     fn judge(

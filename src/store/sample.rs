@@ -14,7 +14,7 @@ use super::jobs::JobRecord;
 use super::tasks::Task;
 use super::tokens::{Broken, Renewed};
 use super::{Snapshot, StoreError, codec, number};
-use crate::model::{Activity, Ended, Webhook};
+use crate::model::{Activity, Ended, Erasure, Webhook};
 use crate::store::changes::Held;
 
 /// Damaged records that are named; the others are counted.
@@ -72,6 +72,13 @@ impl Snapshot {
             |record| codec::decode::<Activity>("activity", record).is_ok(),
         )?;
         self.sample_side_work(per_table, &mut sample)?;
+        some(
+            &self.erasures,
+            "erasures",
+            per_table,
+            &mut sample,
+            |record| codec::decode::<Erasure>("erasures", record).is_ok(),
+        )?;
         some(&self.jobs, "jobs", per_table, &mut sample, |record| {
             codec::decode::<JobRecord>("jobs", record).is_ok()
         })?;

@@ -94,7 +94,7 @@ schema! {
 
         /// Documents of every collection. Record: `Stored` (links to other rows, BSON without ids and references).
         documents ROW_TO_DOCUMENT: RowTuple => &'static [u8];
-        /// Derived keys that are taken for ever: leads, and messages of repeated person ids. Value: the row.
+        /// Derived keys that are taken for ever: leads, and messages of repeated person ids. Value: the row; 0: erased.
         keys KEY_TO_ROW: &'static [u8; 12] => u64;
 
         /// Leads no longer kept here that are upstream under another `_id` than their own (R31).
@@ -133,6 +133,19 @@ schema! {
         /// Device tokens that no longer lead anywhere: hash of push project and token, to when that was learnt.
         /// Milliseconds since the epoch.
         dead_tokens TOKEN_TO_DEATH: &'static [u8; 16] => i64;
+
+        /// Erasures of people (R38), this node's and others'. Record: `Erasure`.
+        erasures ERASURE_TO_RECORD: &'static [u8; 12] => &'static [u8];
+        /// Erasures by what their people are known by: (hash, erasure).
+        erased_people PERSON_TO_ERASURE: (&'static [u8; 16], &'static [u8; 12]) => ();
+        /// Erasures that are not finished: until they are, nothing is made of webhooks, pushed or told.
+        unfinished_erasures UNFINISHED_ERASURE: &'static [u8; 12] => ();
+        /// Erasures asked for here that are not upstream yet.
+        unpushed_erasures UNPUSHED_ERASURE: &'static [u8; 12] => ();
+        /// What may be upstream of what was erased: (erasure, collection, `_id`); 1: MongoDB has acknowledged it.
+        left_upstream ERASED_TO_CERTAINTY: (&'static [u8; 12], u8, &'static [u8; 12]) => u8;
+        /// Claims of erased contacts (R31), to be removed upstream: (the claim's key, the contact's `_id`).
+        void_claims CLAIM_TO_CONTACT: (&'static [u8; 32], &'static [u8; 12]) => ();
 
         /// The replica of upstream reference data: (collection, `_id` as BSON) to BSON. Framed.
         reference ID_TO_REFERENCE: (u8, &'static [u8]) => &'static [u8];

@@ -83,6 +83,9 @@ pub struct Waiting {
 /// The tasks of a webhook that have not ended, and how the others have.
 pub type Fate = (Vec<(TaskKey, Task)>, Vec<(TaskKey, Ended)>);
 
+/// A task and its verdict.
+pub type Settled = (TaskKey, Outcome);
+
 const TASKS: &str = "tasks";
 const OUTCOMES: &str = "outcomes";
 
@@ -433,6 +436,33 @@ impl Snapshot {
             ends.push((task_key(key.value()), damaged::ended(record.value())));
         }
         Ok((tasks, ends))
+    }
+
+    /// Outcomes after a task, in order, at most `limit`; damaged ones are left out. Also where the next page begins.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn outcomes_after(
+        &self,
+        after: TaskKey,
+        limit: usize,
+    ) -> Result<(Vec<Settled>, Option<TaskKey>), StoreError> {
+        let from = (after.seq, after.change, &after.campaign);
+        let page = (Bound::Excluded(from), Bound::Unbounded);
+        let (mut found, mut last, mut looked_at) = (Vec::new(), None, 0);
+        for entry in self
+            .outcomes
+            .range::<(u64, u32, &[u8; 12])>(page)?
+            .take(limit)
+        {
+            let (key, record) = entry?;
+            let key = task_key(key.value());
+            if let Ok(ended) = codec::decode::<Ended>(OUTCOMES, record.value()) {
+                found.push((key, ended.outcome));
+            }
+            (last, looked_at) = (Some(key), looked_at + 1);
+        }
+        Ok((found, last.filter(|_| looked_at == limit)))
     }
 
     /// A counter: outcomes and reasons by name.

@@ -34,6 +34,7 @@ mod push;
 mod write;
 
 mod claims;
+mod erasures;
 mod once;
 mod settle;
 

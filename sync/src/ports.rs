@@ -276,3 +276,63 @@ pub trait Replica: Send + Sync + 'static {
     /// The host's clock: milliseconds since the epoch.
     fn now_ms(&self) -> i64;
 }
+
+/// What a host still has to do upstream for its erasures (R38).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct OwedErasures {
+    /// Records for `inlet.erasures`, with their `_id`s: no personal data.
+    pub records: Vec<Document>,
+    /// Claims that would lead a person who comes back to a contact that was erased.
+    pub claims: Vec<VoidClaim>,
+}
+
+impl OwedErasures {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.claims.is_empty()
+    }
+}
+
+/// A claim in `inlet.claims` that is to go, if this document still holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VoidClaim {
+    /// Its `_id`.
+    pub key: String,
+    /// Its `ref`.
+    pub holder: ObjectId,
+}
+
+/// People who are to be forgotten, as the host knows of them (R38).
+pub trait Erasures: Send + Sync + 'static {
+    /// How far the host has read, by MongoDB's clock; `None` before the first reading.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn bookmark(&self) -> Result<Option<bson::DateTime>, PortError>;
+
+    /// Takes note, durably, of what `inlet.erasures` holds up to `read_to`. Records may be known already: a reading
+    /// begins well before the bookmark.
+    ///
+    /// # Errors
+    /// When the commit fails; the records are read again.
+    fn learn(&self, records: Vec<RawDocumentBuf>, read_to: bson::DateTime)
+    -> Result<(), PortError>;
+
+    /// Whether everything that is known has been applied: until then nothing is pushed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn are_applied(&self) -> Result<bool, PortError>;
+
+    /// What is to be done upstream, a bounded part of it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn owed(&self) -> Result<OwedErasures, PortError>;
+
+    /// This part of it is done, majority-committed and journaled.
+    ///
+    /// # Errors
+    /// When the commit fails; it is done again, which changes nothing.
+    fn paid(&self, paid: OwedErasures) -> Result<(), PortError>;
+}

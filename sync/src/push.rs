@@ -13,13 +13,17 @@ use tokio::sync::watch;
 
 use crate::bootstrap::SchemaGate;
 use crate::client::Upstream;
+use crate::erasures::ErasureGate;
 use crate::error::PassError;
-use crate::ports::{Outbox, Pending, PortError, Rendered, Row, Settlement, Verdict};
+use crate::ports::{Erasures, Outbox, Pending, PortError, Rendered, Row, Settlement, Verdict};
 use crate::settle::settle;
 use crate::write::{COMMAND_DOCUMENTS_MAX, Outcome, UnknownCodes, Writer};
 
 /// How long an idle engine may be left alone when nothing wakes it.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long to wait for the host to apply erasures: nothing is pushed meanwhile.
+const ERASING_WAIT: Duration = Duration::from_millis(100);
 
 /// Batches on their way in one step, each a stage behind the one before it. More than MongoDB and this side can work on
 /// at the same time only cost memory.
@@ -54,6 +58,7 @@ pub struct PushEngine {
     /// Documents in one command: halved when MongoDB falls behind, grown by a tenth when it keeps up.
     per_command: usize,
     schema: SchemaGate,
+    erasures: Option<ErasureGate>,
     unknown: UnknownCodes,
 }
 
@@ -67,8 +72,16 @@ impl PushEngine {
             moved: AtomicBool::new(false),
             per_command: COMMAND_DOCUMENTS_MAX,
             schema: SchemaGate::default(),
+            erasures: None,
             unknown: UnknownCodes::default(),
         }
+    }
+
+    /// The same, which pushes nothing before `erasures` are read and applied (R38).
+    #[must_use]
+    pub fn with_erasures(mut self, erasures: Arc<dyn Erasures>) -> Self {
+        self.erasures = Some(ErasureGate::new(erasures));
+        self
     }
 
     /// Pushes a few batches. Bounded by the deadlines of its operations. Not to be cancelled half-way: nothing would be
@@ -86,6 +99,9 @@ impl PushEngine {
             Err(error) => {
                 self.after = 0;
                 self.moved.store(false, Ordering::Relaxed);
+                if let Some(gate) = &mut self.erasures {
+                    gate.close();
+                }
                 if matches!(error, PassError::Upstream(error) if error.asks_for_less()) {
                     self.per_command = (self.per_command / 2).max(1);
                 }
@@ -101,6 +117,11 @@ impl PushEngine {
     }
 
     async fn try_step(&mut self) -> Result<Step, PassError> {
+        if let Some(gate) = &mut self.erasures
+            && !gate.pass(&self.upstream).await?
+        {
+            return Ok(Step::Idle { wait: ERASING_WAIT });
+        }
         let batches = self.take().await?;
         let Some(last) = batches.iter().flat_map(|batch| newest_place(batch)).max() else {
             return Ok(self.end_of_pass());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bson::{RawDocumentBuf, doc};
 use tokio::time::Instant;
 
-pub(crate) use self::command::{COMMAND_DOCUMENTS_MAX, Reply, Statement, insert, update};
+pub(crate) use self::command::{COMMAND_DOCUMENTS_MAX, Reply, Statement, delete, insert, update};
 use self::command::{DOCUMENT_BYTES_MAX, DUPLICATE_KEY, TOO_LARGE, WriteError, batches};
 use crate::client::Upstream;
 use crate::error::Error;

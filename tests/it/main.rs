@@ -14,6 +14,7 @@ mod cli;
 mod crash;
 mod deliveries;
 mod disk;
+mod erasure;
 mod facebook;
 mod harness;
 mod live;

@@ -21,32 +21,43 @@ const FALLBACK_PARSES_MAX: usize = 16;
 
 /// By its label, else by a label that speaks of phones, else by its form.
 pub(in crate::fields) fn read(matches: &Matches<'_>, home: Option<Home>) -> Option<Phone> {
-    let labelled = matches
-        .of(Concept::Phone)
-        .find_map(|text| normalise(text, home));
-    labelled
-        .or_else(|| by_hint(matches, home))
-        .or_else(|| by_form(matches, home))
+    by_label(matches, home)
+        .next()
+        .or_else(|| by_hint(matches, home).next())
+        .or_else(|| by_form(matches, home).next())
+}
+
+/// Every number that any of these ways finds.
+pub(in crate::fields) fn all(matches: &Matches<'_>, home: Option<Home>) -> Vec<String> {
+    let found = by_label(matches, home)
+        .chain(by_hint(matches, home))
+        .chain(by_form(matches, home));
+    found.map(|phone| phone.number).collect()
+}
+
+fn by_label(matches: &Matches<'_>, home: Option<Home>) -> impl Iterator<Item = Phone> {
+    let labelled = matches.of(Concept::Phone);
+    labelled.filter_map(move |text| normalise(text, home))
 }
 
 /// `what_is_your_best_phone_number?`, `phone_number_(eg.65xxxxxxxx)`.
-fn by_hint(matches: &Matches<'_>, home: Option<Home>) -> Option<Phone> {
+fn by_hint(matches: &Matches<'_>, home: Option<Home>) -> impl Iterator<Item = Phone> {
     let hinted = matches
         .unlisted()
         .filter(|leaf| speaks_of_phones(leaf.name().0));
-    let mut candidates = hinted
+    let candidates = hinted
         .filter(|leaf| may_be_phone(leaf))
         .take(FALLBACK_PARSES_MAX);
-    candidates.find_map(|leaf| normalise(&leaf.text, home))
+    candidates.filter_map(move |leaf| normalise(&leaf.text, home))
 }
 
 /// Any other string: by the specification's pattern, or valid for the country (R14).
-fn by_form(matches: &Matches<'_>, home: Option<Home>) -> Option<Phone> {
+fn by_form(matches: &Matches<'_>, home: Option<Home>) -> impl Iterator<Item = Phone> {
     let strings = matches.unlisted().filter(|leaf| leaf.is_string);
-    let mut candidates = strings
+    let candidates = strings
         .filter(|leaf| may_be_phone(leaf))
         .take(FALLBACK_PARSES_MAX);
-    candidates.find_map(|leaf| {
+    candidates.filter_map(move |leaf| {
         let written = Written::read(&leaf.text)?;
         let is_phone = looks_like_phone(&leaf.text) || valid(&written, home).is_some();
         is_phone.then(|| normalise(&leaf.text, home)).flatten()

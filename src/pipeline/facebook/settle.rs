@@ -41,6 +41,10 @@ impl Settling {
         found: Vec<(TaskKey, Found)>,
         healed: &[(FacebookKey, String)],
     ) -> Result<(), StoreError> {
+        if tables.is_erasing()? {
+            // What was fetched may be of what goes: it is fetched once more (R38).
+            return Ok(());
+        }
         for (key, page) in healed {
             tables.token_works(key, page)?;
         }

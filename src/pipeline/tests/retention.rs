@@ -15,17 +15,17 @@ use crate::store::documents::Collection;
 use crate::store::outbox::StoreOutbox;
 
 const DAY: Duration = Duration::from_secs(86_400);
-const KEPT: Duration = Duration::from_secs(30 * 86_400);
+pub(super) const KEPT: Duration = Duration::from_secs(30 * 86_400);
 const WINDOW: Duration = Duration::from_secs(600);
 
-const CONNECTED: Policy = Policy {
+pub(super) const CONNECTED: Policy = Policy {
     webhooks: KEPT,
     documents: Some(KEPT),
     dedupe_window: WINDOW,
 };
 
 impl Bench {
-    async fn purge(&self, policy: Policy) -> String {
+    pub(super) async fn purge(&self, policy: Policy) -> String {
         let (_running, stop) = watch::channel(false);
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let retention = Retention::new(Arc::clone(&self.shared.store), clock, policy);
@@ -39,7 +39,7 @@ impl Bench {
         done.result
     }
 
-    fn outbox(&self) -> Arc<StoreOutbox> {
+    pub(super) fn outbox(&self) -> Arc<StoreOutbox> {
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         Arc::new(StoreOutbox::new(
             Arc::clone(&self.shared.store),
@@ -71,18 +71,18 @@ impl Bench {
         tokio::task::spawn_blocking(push).await.unwrap();
     }
 
-    async fn push(&self) {
+    pub(super) async fn push(&self) {
         self.push_but(|_| false).await;
     }
 
-    async fn settle(&self, row: Row, settlement: Settlement) {
+    pub(super) async fn settle(&self, row: Row, settlement: Settlement) {
         let outbox = self.outbox();
         let settled = vec![(row, settlement)];
         let settle = move || outbox.settle(settled);
         tokio::task::spawn_blocking(settle).await.unwrap().unwrap();
     }
 
-    fn rows(&self, collection: Collection) -> Vec<Row> {
+    pub(super) fn rows(&self, collection: Collection) -> Vec<Row> {
         let snapshot = self.shared.store.read().unwrap();
         let rows = snapshot
             .documents
@@ -92,41 +92,41 @@ impl Bench {
             .collect()
     }
 
-    fn whole(&self, row: Row) -> Document {
+    pub(super) fn whole(&self, row: Row) -> Document {
         let snapshot = self.shared.store.read().unwrap();
         Document::try_from(snapshot.whole(row).unwrap().as_ref()).unwrap()
     }
 
-    fn documents(&self) -> usize {
+    pub(super) fn documents(&self) -> usize {
         Collection::ALL
             .into_iter()
             .map(|collection| self.rows(collection).len())
             .sum()
     }
 
-    fn webhooks(&self) -> Vec<u64> {
+    pub(super) fn webhooks(&self) -> Vec<u64> {
         let snapshot = self.shared.store.read().unwrap();
         let inbox = snapshot.inbox.range::<u64>(..).unwrap();
         inbox.map(|entry| entry.unwrap().0.value()).collect()
     }
 
-    fn lead_of(&self, seq: u64) -> [u8; 12] {
+    pub(super) fn lead_of(&self, seq: u64) -> [u8; 12] {
         match self.outcome(seq) {
             Some(Outcome::Lead { id } | Outcome::Duplicate { of: id }) => id,
             other => panic!("webhook {seq} ended as {other:?}"),
         }
     }
 
-    async fn lead(&self, body: &str) -> u64 {
+    pub(super) async fn lead(&self, body: &str) -> u64 {
         let seq = self.receive(body).await;
         self.work().await;
         seq
     }
 }
 
-const EVA: &str =
+pub(super) const EVA: &str =
     r#"{"id": "e1", "Name": "Eva", "Email": "eva@example.com", "Phone": "+12015550123"}"#;
-const EVA_AGAIN: &str = r#"{"id": "e2", "Name": "Eva", "Email": "eva@example.com"}"#;
+pub(super) const EVA_AGAIN: &str = r#"{"id": "e2", "Name": "Eva", "Email": "eva@example.com"}"#;
 
 #[tokio::test]
 async fn what_is_done_and_upstream_goes_when_its_time_has_come_and_not_before() {

@@ -271,6 +271,19 @@ impl Tables<'_> {
         Ok(())
     }
 
+    /// A document is erased: it is held no more, and what waited for it goes on without it (R38). Its tickets are left.
+    pub(in crate::store) fn forget_held(&mut self, row: Row) -> Result<Option<Held>, StoreError> {
+        let held = match self.unhold(row) {
+            Err(StoreError::Corrupt { .. }) => {
+                self.held.remove(key(row))?;
+                None
+            }
+            held => held?,
+        };
+        self.release_blocked_by(row)?;
+        Ok(held)
+    }
+
     /// Any lead of a contact that was held may have gone without it, be it in a batch whose outcome is not known yet:
     /// all are given the reference once more, which changes nothing where it is there (R36).
     fn offer_to_leads(&mut self, contact: Row) -> Result<(), StoreError> {

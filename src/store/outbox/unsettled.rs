@@ -219,11 +219,22 @@ fn key_list(keys: &ContactKeys) -> impl Iterator<Item = (&'static str, &String)>
 
 /// A hash: `inlet.claims` holds no personal data (R35).
 fn claim_key(field: &str, account: ObjectId, kind: &str, value: &str) -> String {
+    hex::encode(claim_hash(field, account, kind, value))
+}
+
+fn claim_hash(field: &str, account: ObjectId, kind: &str, value: &str) -> [u8; 32] {
     let tag = format!("claim.contact.{field}");
-    hex::encode(derived_hash(
-        &tag,
-        &[&account.bytes(), kind.as_bytes(), value.as_bytes()],
-    ))
+    derived_hash(&tag, &[&account.bytes(), kind.as_bytes(), value.as_bytes()])
+}
+
+/// The keys, before they are written as text, of all claims that a contact may have made.
+pub(in crate::store) fn claims_of(contact: &Stored) -> Result<Vec<[u8; 32]>, StoreError> {
+    let body = contact.body()?;
+    let account = body.get_object_id("account_id").map_err(|_| DAMAGED)?;
+    let kind = body.get_str("type").map_err(|_| DAMAGED)?;
+    let keys = contact.contact.clone().unwrap_or_default();
+    let claims = key_list(&keys).map(|(field, value)| claim_hash(field, account, kind, value));
+    Ok(claims.collect())
 }
 
 /// Nothing of a damaged document: rendering it tells.

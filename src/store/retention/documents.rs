@@ -243,7 +243,11 @@ impl Tables<'_> {
 
     /// A contact of whom only the name was known, and a conversation that was opened for it or for the lead alone, name
     /// the lead they came with. Neither needs it any more where the contact has other leads.
-    fn bound_to(&self, lead: u64, contact: u64) -> Result<Vec<Row>, StoreError> {
+    pub(in crate::store) fn bound_to(
+        &self,
+        lead: u64,
+        contact: u64,
+    ) -> Result<Vec<Row>, StoreError> {
         let conversation = self.conversation_rows(contact)?.into_iter().next();
         let rows = conversation
             .into_iter()
@@ -260,12 +264,12 @@ impl Tables<'_> {
         Ok(bound)
     }
 
-    fn is_last_lead(&self, owner: u64) -> Result<bool, StoreError> {
+    pub(in crate::store) fn is_last_lead(&self, owner: u64) -> Result<bool, StoreError> {
         let leads = self.families.range((owner, 0)..=(owner, u64::MAX))?;
         Ok(leads.take(2).count() == 1)
     }
 
-    fn conversation_rows(&self, owner: u64) -> Result<Vec<Row>, StoreError> {
+    pub(in crate::store) fn conversation_rows(&self, owner: u64) -> Result<Vec<Row>, StoreError> {
         let rows = self.conversations.get(owner)?.map(|rows| rows.value());
         Ok(rows.map_or_else(Vec::new, |(conversation, room, message)| {
             vec![
@@ -304,12 +308,21 @@ impl Tables<'_> {
             return Ok(());
         };
         self.conversations.remove(family.owner)?;
-        for hash in keys {
+        self.remove_contact_keys(family.owner, keys)
+    }
+
+    /// A contact is found by these hashes no more.
+    pub(in crate::store) fn remove_contact_keys(
+        &mut self,
+        contact: u64,
+        hashes: &[[u8; 16]],
+    ) -> Result<(), StoreError> {
+        for hash in hashes {
             // The oldest contact keeps a key: it may be somebody else's.
             let is_own = self
                 .contact_keys
                 .get(hash)?
-                .is_some_and(|row| row.value() == family.owner);
+                .is_some_and(|row| row.value() == contact);
             if is_own {
                 self.contact_keys.remove(hash)?;
             }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bson::raw::{CStr, RawArrayBuf, RawDocument, cstr};
-use bson::{Bson, Document, RawBson, RawDocumentBuf, rawdoc};
+use bson::{Bson, Document, RawBson, RawDocumentBuf, doc, rawdoc};
 
 use crate::error::Error;
 
@@ -90,6 +90,30 @@ pub(crate) fn update(
         &statements,
         deadline,
     )
+}
+
+/// An unordered removal of single documents, majority-committed and journaled.
+pub(crate) fn delete(
+    collection: &str,
+    filters: &[Document],
+    deadline: Duration,
+) -> Result<RawDocumentBuf, Error> {
+    let statement = |filter: &Document| {
+        let statement = doc! { "q": filter, "limit": 1 };
+        RawDocumentBuf::try_from(&statement).map_err(|error| not_bson(&error))
+    };
+    let statements = filters
+        .iter()
+        .map(statement)
+        .collect::<Result<Vec<_>, _>>()?;
+    let statements: Vec<_> = statements.iter().map(AsRef::as_ref).collect();
+    Ok(command(
+        cstr!("delete"),
+        collection,
+        cstr!("deletes"),
+        &statements,
+        deadline,
+    ))
 }
 
 fn command(

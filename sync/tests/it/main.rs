@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod erasures;
 mod once;
 mod outage;
 mod pull;

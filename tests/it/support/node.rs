@@ -305,6 +305,14 @@ impl Node {
         Said::from(output.expect("the binary can be run"))
     }
 
+    /// As [`Node::cli`], without waiting for it.
+    pub(crate) fn cli_in_background(&self, arguments: &[&str]) -> std::process::Child {
+        let mut command = self.command(arguments);
+        command.stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null());
+        command.spawn().expect("the binary can be run")
+    }
+
     /// From its next start on it pushes to and pulls from this server's database `database`.
     pub(crate) fn connect(&mut self, server: &Mongod, database: &str) {
         self.add_config(&format!("mongodb.uri = {:?}", server.uri()));

@@ -7,7 +7,7 @@ const USER: ObjectId = ObjectId::from_bytes([9; 12]);
 
 impl Bench {
     /// The campaign notifies its representative by e-mail and push.
-    async fn notifying() -> Self {
+    pub(in crate::pipeline::tests) async fn notifying() -> Self {
         let bench = Self::with_campaign().await;
         let [account, mut campaign] = documents();
         campaign.insert("notification_type", "only_send_email");
@@ -18,12 +18,12 @@ impl Bench {
         bench
     }
 
-    fn deliveries(&self, seq: u64) -> Vec<(u64, Delivery)> {
+    pub(in crate::pipeline::tests) fn deliveries(&self, seq: u64) -> Vec<(u64, Delivery)> {
         let snapshot = self.shared.store.read().unwrap();
         snapshot.deliveries_of(seq).unwrap()
     }
 
-    async fn settle_delivery(&self, number: u64, verdict: Sent) {
+    pub(in crate::pipeline::tests) async fn settle_delivery(&self, number: u64, verdict: Sent) {
         let identity = self.shared.store.identity().clone();
         let now_ms = self.clock.now_ms();
         let settle = move |tables: &mut crate::store::Tables<'_>| {

@@ -9,7 +9,7 @@ use crate::store::{StoreError, Tables};
 
 impl Bench {
     /// Nothing refers to what is gone: every document can be put together, and every index leads to a record.
-    pub(super) fn assert_whole(&self) {
+    pub(in crate::pipeline::tests) fn assert_whole(&self) {
         let mut rows = Vec::new();
         for collection in Collection::ALL {
             rows.extend(self.rows(collection));

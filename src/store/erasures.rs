@@ -1,0 +1,226 @@
+//! Erasures (R38): the records of them, what they have removed so far, and what they keep from coming back.
+//!
+//! An erasure begins with its record, in a transaction of its own. From then on until it is finished nothing is made of
+//! webhooks, pushed or told: what is to go is looked for in a store that changes by intake alone, and nothing of the
+//! person leaves the node meanwhile. What a crash leaves undone is found and done again, since the record has all that
+//! is needed to find it.
+//!
+//! Must not know: how a person is recognised in a webhook, and when to look.
+
+mod removal;
+mod upstream;
+
+use bson::oid::ObjectId;
+use redb::{ReadableTable, ReadableTableMetadata};
+
+pub use removal::{ErasedWebhook, Scope};
+pub(crate) use removal::{first_copy_key, repeat_key};
+pub use upstream::StoreErasures;
+
+use super::documents::Collection;
+use super::{Snapshot, StoreError, Tables, codec};
+use crate::model::Erasure;
+use crate::model::erasure::PersonKey;
+
+const TABLE: &str = "erasures";
+/// The row of a derived key whose lead was erased: no document has this number.
+pub(crate) const ERASED_ROW: u64 = 0;
+
+/// A document that may be upstream and was erased here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftUpstream {
+    /// In which collection.
+    pub collection: Collection,
+    /// Its `_id` there.
+    pub id: ObjectId,
+    /// Whether MongoDB has acknowledged it; if not, it may have been on its way.
+    pub is_certain: bool,
+}
+
+impl Tables<'_> {
+    /// Begins an erasure asked for here: it concerns every webhook up to the last one stored. From the end of this
+    /// transaction on nothing is made of webhooks, pushed or told.
+    pub(crate) fn begin_erasure(&mut self, mut erasure: Erasure) -> Result<(), StoreError> {
+        let last = self.inbox.last()?.map_or(0, |(seq, _)| seq.value());
+        erasure.upto = Some(last.max(self.cursor()?));
+        self.add_erasure(&erasure)?;
+        self.unpushed_erasures.insert(&erasure.id, ())?;
+        Ok(())
+    }
+
+    /// Takes note of an erasure that another node was asked for, unless it is known; whether it is new.
+    pub(crate) fn learn_erasure(&mut self, erasure: &Erasure) -> Result<bool, StoreError> {
+        let is_new = self.erasures.get(&erasure.id)?.is_none();
+        if is_new {
+            self.add_erasure(erasure)?;
+        }
+        Ok(is_new)
+    }
+
+    fn add_erasure(&mut self, erasure: &Erasure) -> Result<(), StoreError> {
+        self.put_erasure(erasure)?;
+        for key in &erasure.keys {
+            self.erased_people.insert((key, &erasure.id), ())?;
+        }
+        self.unfinished_erasures.insert(&erasure.id, ())?;
+        Ok(())
+    }
+
+    fn put_erasure(&mut self, erasure: &Erasure) -> Result<(), StoreError> {
+        let record = codec::encode(erasure);
+        self.erasures.insert(&erasure.id, record.as_slice())?;
+        Ok(())
+    }
+
+    /// Everything is removed: the node goes on. The file is written anew when that can be done.
+    pub(crate) fn finish_erasure(&mut self, id: &[u8; 12]) -> Result<(), StoreError> {
+        self.unfinished_erasures.remove(id)?;
+        self.want_rewrite()
+    }
+
+    /// An erasure whose record is damaged tells nobody's name any more: it is forgotten, so that it can be read from
+    /// upstream, or asked for, once more.
+    pub(crate) fn forget_erasure(&mut self, id: &[u8; 12]) -> Result<(), StoreError> {
+        self.erasures.remove(id)?;
+        self.unfinished_erasures.remove(id)?;
+        self.unpushed_erasures.remove(id)?;
+        Ok(())
+    }
+
+    /// Whether an erasure is under way: nothing else may be done with what is stored.
+    pub(crate) fn is_erasing(&self) -> Result<bool, StoreError> {
+        Ok(!self.unfinished_erasures.is_empty()?)
+    }
+
+    /// Whether whoever is known by one of these was erased after this webhook came: a lead that had to be fetched, or
+    /// was being made of it just then.
+    pub(crate) fn was_erased(
+        &self,
+        keys: &[PersonKey],
+        account: ObjectId,
+        (seq, arrived_at_ms): (u64, i64),
+    ) -> Result<bool, StoreError> {
+        for key in keys {
+            let of_key = (key, &[0; 12])..=(key, &[0xff; 12]);
+            for entry in self.erased_people.range(of_key)? {
+                let id = *entry?.0.value().1;
+                let erasure = match load(&self.erasures, &id) {
+                    // Whom it concerned nobody knows: that is worth no other lead.
+                    Err(StoreError::Corrupt { .. }) => None,
+                    erasure => erasure?,
+                };
+                if erasure.is_some_and(|erasure| {
+                    erasure.concerns(seq, arrived_at_ms) && erasure.concerns_account(Some(account))
+                }) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether anybody was ever erased here.
+    pub(crate) fn has_erasures(&self) -> Result<bool, StoreError> {
+        Ok(!self.erased_people.is_empty()?)
+    }
+}
+
+impl Snapshot {
+    /// Whether an erasure is under way: nothing else may be done with what is stored.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_erasing(&self) -> Result<bool, StoreError> {
+        Ok(!self.unfinished_erasures.is_empty()?)
+    }
+
+    /// Erasures that are not finished, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn unfinished_erasures(&self, limit: usize) -> Result<Vec<[u8; 12]>, StoreError> {
+        let unfinished = self.unfinished_erasures.iter()?.take(limit);
+        unfinished.map(|entry| Ok(*entry?.0.value())).collect()
+    }
+
+    /// How many erasures are not finished here, and how many are not upstream.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn erasures_left(&self) -> Result<(u64, u64), StoreError> {
+        Ok((
+            self.unfinished_erasures.len()?,
+            self.unpushed_erasures.len()?,
+        ))
+    }
+
+    /// An erasure's record.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the record is damaged.
+    pub fn erasure(&self, id: &[u8; 12]) -> Result<Option<Erasure>, StoreError> {
+        load(&self.erasures, id)
+    }
+
+    /// Whether an erasure is to be finished yet.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_unfinished(&self, id: &[u8; 12]) -> Result<bool, StoreError> {
+        Ok(self.unfinished_erasures.get(id)?.is_some())
+    }
+
+    /// Whether an erasure waits to be pushed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn is_unpushed(&self, id: &[u8; 12]) -> Result<bool, StoreError> {
+        Ok(self.unpushed_erasures.get(id)?.is_some())
+    }
+
+    /// What may be upstream of all that was ever erased of whoever is known by one of these.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn left_upstream(&self, keys: &[PersonKey]) -> Result<Vec<LeftUpstream>, StoreError> {
+        let mut left = Vec::new();
+        for id in self.erasures_of(keys)? {
+            let of_erasure = (&id, 0, &[0; 12])..=(&id, u8::MAX, &[0xff; 12]);
+            for entry in self.left_upstream.range(of_erasure)? {
+                let (place, certainty) = entry?;
+                let (_, collection, document) = place.value();
+                left.push(LeftUpstream {
+                    collection: Collection::ALL[usize::from(collection)],
+                    id: ObjectId::from_bytes(*document),
+                    is_certain: certainty.value() == 1,
+                });
+            }
+        }
+        left.sort_unstable();
+        left.dedup();
+        Ok(left)
+    }
+
+    fn erasures_of(&self, keys: &[PersonKey]) -> Result<Vec<[u8; 12]>, StoreError> {
+        let mut ids = Vec::new();
+        for key in keys {
+            let of_key = (key, &[0; 12])..=(key, &[0xff; 12]);
+            for entry in self.erased_people.range(of_key)? {
+                ids.push(*entry?.0.value().1);
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+}
+
+fn load(
+    erasures: &impl ReadableTable<&'static [u8; 12], &'static [u8]>,
+    id: &[u8; 12],
+) -> Result<Option<Erasure>, StoreError> {
+    let Some(record) = erasures.get(id)? else {
+        return Ok(None);
+    };
+    codec::decode(TABLE, record.value()).map(Some)
+}
