@@ -280,8 +280,10 @@ impl Bench {
     /// Of several messages on their way the power fails when all but one, which hangs, are settled.
     pub(super) async fn cut_the_power_while_one_hangs(&mut self, channel: Channel) {
         self.next(channel, Reply::Hang);
+        let script = Arc::clone(&self.scripts[channel as usize]);
         let mut worker = self.worker(channel);
         let settled = async {
+            script.called.notified().await;
             while self
                 .states(channel)
                 .iter()
