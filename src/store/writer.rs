@@ -22,8 +22,10 @@ use super::{Levels, Snapshot, StoreError};
 const GROUP_WEBHOOKS_MAX: usize = 1024;
 /// Bytes of webhooks in one commit at most, so that big bodies do not make a commit long.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Time for other work in one commit: as long as the last commit took, within these bounds. The larger the file, the
-/// more a commit costs, and the more has to share it. Intake that arrives meanwhile waits about this long more.
+/// Time for other work in one commit, in times of what the last commit took: the larger the file, the more a commit
+/// costs, and the more has to share it.
+const GROUP_WORK_COMMITS: u32 = 3;
+/// The bounds of that time: intake that arrives meanwhile waits about this long more.
 const GROUP_WORK_TIME: (Duration, Duration) =
     (Duration::from_millis(15), Duration::from_millis(60));
 /// Senders at once from which on they are taken in two halves: the processor is scarcer than the disk then.
@@ -283,7 +285,8 @@ impl Run {
     ) -> Result<(), StoreError> {
         let begun = Instant::now();
         txn.commit()?;
-        self.work_time = begun.elapsed().clamp(GROUP_WORK_TIME.0, GROUP_WORK_TIME.1);
+        let (least, most) = GROUP_WORK_TIME;
+        self.work_time = (begun.elapsed() * GROUP_WORK_COMMITS).clamp(least, most);
         let first = last + 1 - intake.len() as u64;
         self.levels.received_up_to(last);
         for (seq, webhook) in (first..).zip(intake) {
