@@ -66,7 +66,7 @@ impl Pipeline {
         }
     }
 
-    /// Reads and works out; the disk does its part of the transaction before this one meanwhile.
+    /// Prepares the next batch, while the last one may still be being committed.
     async fn gather(&self, underway: Underway) -> Result<Batch, StepError> {
         let shared = Arc::clone(&self.shared);
         Ok(tokio::task::spawn_blocking(move || Batch::gather(&shared, &underway)).await??)

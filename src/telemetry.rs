@@ -32,6 +32,8 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(format!("{QUIET},{}", log.level))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written, be it that the disk is full, must cost nothing but the line.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     match log.format {
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,

@@ -35,7 +35,8 @@ impl Console {
             keys: asked.keys().map_err(invalid)?,
             at_ms: self.clock.now_ms(),
             node: self.store.identity().node.clone(),
-            upto: None,
+            upto: 0,
+            is_elsewheres: false,
             removed: Removed::default(),
         };
         if asked.dry_run {
@@ -62,7 +63,7 @@ impl Console {
     }
 
     async fn would_erase(&self, mut erasure: Erasure) -> Result<Value, ConsoleError> {
-        erasure.upto = Some(self.store.levels().last_seq());
+        erasure.upto = self.store.levels().last_seq();
         let store = std::sync::Arc::clone(&self.store);
         let search = move || find(&store, &[erasure], &|| false);
         let found = tokio::task::spawn_blocking(search).await;

@@ -41,9 +41,10 @@ pub struct Erasure {
     pub at_ms: i64,
     /// The node that was asked.
     pub node: String,
-    /// Where it was asked for here: the last webhook it concerns. What another node was asked for concerns what arrived
-    /// here before `at_ms`.
-    pub upto: Option<u64>,
+    /// The last webhook here that it concerns: the newest when it was asked for, or when this node learnt of it.
+    pub upto: u64,
+    /// Another node was asked for it: of these webhooks it concerns those that arrived before `at_ms`.
+    pub is_elsewheres: bool,
     /// What has been removed here so far.
     pub removed: Removed,
 }
@@ -75,10 +76,7 @@ impl Erasure {
     /// Whether it concerns a webhook of this sequence number that arrived then, or what was made of it.
     #[must_use]
     pub fn concerns(&self, seq: u64, arrived_at_ms: i64) -> bool {
-        match self.upto {
-            Some(upto) => seq <= upto,
-            None => arrived_at_ms < self.at_ms,
-        }
+        seq <= self.upto && (!self.is_elsewheres || arrived_at_ms < self.at_ms)
     }
 
     /// Whether it concerns this account; one that is not known is nobody's.
@@ -107,16 +105,19 @@ mod tests {
             keys: Vec::new(),
             at_ms: 1_000,
             node: "a".to_owned(),
-            upto: Some(7),
+            upto: 7,
+            is_elsewheres: false,
             removed: Removed::default(),
         };
         let elsewhere = Erasure {
-            upto: None,
+            is_elsewheres: true,
             ..here.clone()
         };
         // A clock that was set back since must not cost a lead that came later.
         assert!(here.concerns(7, 2_000) && !here.concerns(8, 500));
-        assert!(elsewhere.concerns(8, 999) && !elsewhere.concerns(7, 1_000));
+        assert!(elsewhere.concerns(7, 999) && !elsewhere.concerns(7, 1_000));
+        // Nor must the clock of another node that is fast.
+        assert!(!elsewhere.concerns(8, 999));
         assert!(here.concerns_account(Some(ObjectId::from_bytes([2; 12]))));
         assert!(!here.concerns_account(Some(ObjectId::from_bytes([3; 12]))));
         assert!(!here.concerns_account(None));

@@ -1,8 +1,8 @@
 //! Erasures (R38): the records of them, what they have removed so far, and what they keep from coming back.
 //!
 //! An erasure begins with its record, in a transaction of its own. From then on until it is finished nothing is made of
-//! webhooks, pushed or told: what is to go is looked for in a store that changes by intake alone, and nothing of the
-//! person leaves the node meanwhile. What a crash leaves undone is found and done again, since the record has all that
+//! webhooks, pushed or told: what is to go is looked for in a store to which nothing is added but webhooks, and nothing of
+//! the person leaves the node meanwhile. What a crash leaves undone is found and done again, since the record has all that
 //! is needed to find it.
 //!
 //! Must not know: how a person is recognised in a webhook, and when to look.
@@ -41,20 +41,28 @@ impl Tables<'_> {
     /// Begins an erasure asked for here: it concerns every webhook up to the last one stored. From the end of this
     /// transaction on nothing is made of webhooks, pushed or told.
     pub(crate) fn begin_erasure(&mut self, mut erasure: Erasure) -> Result<(), StoreError> {
-        let last = self.inbox.last()?.map_or(0, |(seq, _)| seq.value());
-        erasure.upto = Some(last.max(self.cursor()?));
+        erasure.upto = self.newest_webhook()?;
         self.add_erasure(&erasure)?;
         self.unpushed_erasures.insert(&erasure.id, ())?;
         Ok(())
     }
 
-    /// Takes note of an erasure that another node was asked for, unless it is known; whether it is new.
-    pub(crate) fn learn_erasure(&mut self, erasure: &Erasure) -> Result<bool, StoreError> {
+    /// Takes note of an erasure that another node was asked for, unless it is known; whether it is new. What comes after
+    /// this transaction it does not concern, whatever time it was by that node's clock.
+    pub(crate) fn learn_erasure(&mut self, mut erasure: Erasure) -> Result<bool, StoreError> {
         let is_new = self.erasures.get(&erasure.id)?.is_none();
         if is_new {
-            self.add_erasure(erasure)?;
+            erasure.upto = self.newest_webhook()?;
+            erasure.is_elsewheres = true;
+            self.add_erasure(&erasure)?;
         }
         Ok(is_new)
+    }
+
+    /// The highest sequence number that was given out.
+    fn newest_webhook(&self) -> Result<u64, StoreError> {
+        let last = self.inbox.last()?.map_or(0, |(seq, _)| seq.value());
+        Ok(last.max(self.cursor()?))
     }
 
     fn add_erasure(&mut self, erasure: &Erasure) -> Result<(), StoreError> {

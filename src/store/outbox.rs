@@ -171,11 +171,18 @@ impl Outbox for StoreOutbox {
         }
         let now_ms = self.clock.now_ms();
         let work = move |tables: &mut Tables<'_>| {
-            changing
-                .iter()
-                .try_for_each(|(row, settlement)| tables.settle(*row, settlement, now_ms))
+            if tables.is_erasing()? {
+                return Ok(false);
+            }
+            for (row, settlement) in &changing {
+                tables.settle(*row, settlement, now_ms)?;
+            }
+            Ok(true)
         };
-        self.store.write_blocking(work).map_err(port)
+        match self.store.write_blocking(work).map_err(port)? {
+            true => Ok(()),
+            false => Err(PortError(Box::new(ErasureUnderWay))),
+        }
     }
 
     fn render(&self, pending: &[Pending]) -> Result<Vec<Rendered>, PortError> {

@@ -162,7 +162,8 @@ impl Shared {
 /// service manager starts it again.
 fn run_or_abort(run: Run) {
     if catch_unwind(AssertUnwindSafe(|| run.run())).is_err() {
-        tracing::error!("the store's writer panicked; the process stops");
+        // Whatever becomes of the line, the process stops.
+        let _ = catch_unwind(|| tracing::error!("the store's writer panicked; the process stops"));
         std::process::abort();
     }
 }

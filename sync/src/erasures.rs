@@ -28,6 +28,8 @@ const READ_INTERVAL: Duration = Duration::from_secs(30);
 /// How far before its bookmark a reading begins: clocks of a replica set's members differ, and a record that was
 /// written under one primary may appear after a later one. Those that are known are passed over.
 const OVERLAP_MS: i64 = 24 * 60 * 60 * 1000;
+/// Read in one go: a store that was put back may have years of them to learn.
+const PAGE: i64 = 1_000;
 
 /// Stands before the push.
 pub(crate) struct ErasureGate {
@@ -69,25 +71,36 @@ impl ErasureGate {
 
     async fn read(&self, upstream: &Upstream) -> Result<(), PassError> {
         let bookmark = self.ask(|port| port.bookmark()).await?;
-        let filter = match bookmark {
-            None => doc! {},
-            Some(at) => {
-                let from = DateTime::from_millis(at.timestamp_millis().saturating_sub(OVERLAP_MS));
-                doc! { PUSHED_AT: { "$gte": from } }
+        let read_to_ms = bookmark.map_or(0, DateTime::timestamp_millis);
+        let from = DateTime::from_millis(read_to_ms.saturating_sub(OVERLAP_MS));
+        // One that claims to come from the future must not hide those that come until then.
+        let latest = DateTime::from_millis(DateTime::now().timestamp_millis() + OVERLAP_MS);
+        let mut place = doc! { PUSHED_AT: { "$gte": from } };
+        loop {
+            let query = Query {
+                filter: doc! { "$and": [place, { "_id": { "$type": "objectId" } }] },
+                sort: Some(doc! { PUSHED_AT: 1, "_id": 1 }),
+                limit: PAGE,
+                ..Query::default()
+            };
+            let records = upstream.query(ERASURES_COLLECTION, query).await?;
+            let is_last = (records.len() as u64) < PAGE.unsigned_abs();
+            let Some((pushed_at, id)) = records.last().and_then(|record| {
+                let pushed_at = record.get_datetime(PUSHED_AT).ok()?;
+                Some((pushed_at, record.get_object_id("_id").ok()?))
+            }) else {
+                return Ok(());
+            };
+            let read_to = pushed_at.min(latest);
+            self.ask(move |port| port.learn(records, read_to)).await?;
+            if is_last {
+                return Ok(());
             }
-        };
-        let query = Query {
-            filter,
-            ..Query::default()
-        };
-        let records = upstream.query(ERASURES_COLLECTION, query).await?;
-        let pushed_at = records
-            .iter()
-            .filter_map(|record| record.get_datetime(PUSHED_AT).ok());
-        if let Some(newest) = pushed_at.max() {
-            self.ask(move |port| port.learn(records, newest)).await?;
+            place = doc! { "$or": [
+                { PUSHED_AT: { "$gt": pushed_at } },
+                { PUSHED_AT: pushed_at, "_id": { "$gt": id } },
+            ] };
         }
-        Ok(())
     }
 
     async fn ask<T: Send + 'static>(

@@ -170,16 +170,23 @@ impl Judge {
         delivery.attempts + 1 < self.limits.max_attempts
     }
 
-    /// The channel is away when nothing of what went out got an answer, or when the provider asks to be left alone.
+    /// The channel is away when nothing that went out was taken or refused, or when the provider asks to be left alone.
+    /// One message that was deferred says nothing of it, several at once do.
     fn note(&mut self, answers: &[Answer], now_ms: i64, health: &Health) {
         let handed = answers.iter().filter_map(|(_, _, handed)| handed.as_ref());
-        let asked = handed.clone().count();
-        let troubles: Vec<_> = handed.filter_map(trouble).collect();
+        let is_decided =
+            |handed: &Handed| matches!(handed.outcome, Ok(_) | Err(Failure::Refused { .. }));
+        let any_decided = handed.clone().any(is_decided);
+        let mut troubles: Vec<_> = handed.clone().filter_map(trouble).collect();
+        let deferrals: Vec<_> = handed.filter_map(deferral).collect();
+        if troubles.is_empty() && deferrals.len() > 1 && !any_decided {
+            troubles = deferrals;
+        }
         let asked_for = troubles.iter().filter_map(|(_, retry_after)| *retry_after);
         let asked_for = asked_for.max().map(|wait| wait.min(RETRY_AFTER_MAX));
-        let is_away = troubles.len() == asked || asked_for.is_some();
+        let is_away = !any_decided || asked_for.is_some();
         let Some((detail, _)) = troubles.first().filter(|_| is_away) else {
-            if asked > 0 {
+            if any_decided {
                 health.well();
                 self.failures = 0;
             }
@@ -201,6 +208,14 @@ fn trouble(handed: &Handed) -> Option<(&str, Option<Duration>)> {
         }) => Some((detail, *retry_after)),
         Err(Failure::Unknown { detail }) => Some((detail, None)),
         Ok(_) | Err(Failure::Deferred { .. } | Failure::Refused { .. }) => None,
+    }
+}
+
+/// What stood in the way of one message only, unless it stands in the way of all.
+fn deferral(handed: &Handed) -> Option<(&str, Option<Duration>)> {
+    match &handed.outcome {
+        Err(Failure::Deferred { detail, .. }) => Some((detail, None)),
+        _ => None,
     }
 }
 

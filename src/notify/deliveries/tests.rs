@@ -110,6 +110,22 @@ async fn a_message_that_was_not_taken_is_written_down_before_the_others_have_ans
     assert_eq!(bench.states(Sms), ["sent", "sent", "unknown"]);
 }
 
+/// A relay whose disk is full defers every message, and was taken for well.
+#[tokio::test]
+async fn a_provider_that_defers_all_of_several_messages_is_away() {
+    let bench = Bench::with("only_send_email").await;
+    for id in 1..=3 {
+        bench.lead(id).await;
+        bench.next(Email, Reply::Deferred(None));
+    }
+    bench.work(Email).await;
+    assert!(bench.trouble(Email).is_some());
+    bench.clock.advance(20 * MINUTE);
+    bench.work(Email).await;
+    assert_eq!(bench.states(Email), ["sent"; 3]);
+    assert_eq!(bench.trouble(Email), None);
+}
+
 /// A clock that was set back held a channel up until it had caught up.
 #[tokio::test]
 async fn a_clock_that_is_set_back_holds_up_no_channel() {

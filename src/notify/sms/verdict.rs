@@ -105,10 +105,11 @@ fn not_twilio(answer: &Answer) -> Failure {
 }
 
 /// Whether it says that a request was passed on, and no answer came back that could be passed on in turn: 502 and 504,
-/// and what content networks have beyond the registered codes (520 to 530, 598, 599). What became of the SMS behind it
-/// nobody knows (R26). A 500 or 503 is the word of whoever gives it: not done, try again (platforms.md 10).
+/// and what content networks have beyond the registered codes (520, 524, 598, 599). What became of the SMS behind it
+/// nobody knows (R26). A 500 or 503 is the word of whoever gives it: not done, try again (platforms.md 10); and so are
+/// 521 to 523 and 525 to 530, which say that nothing was passed on.
 fn is_of_a_gateway(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 502 | 504 | 520..)
+    matches!(status.as_u16(), 502 | 504 | 520 | 524 | 598 | 599)
 }
 
 fn bad_credentials(detail: &str) -> String {

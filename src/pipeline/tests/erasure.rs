@@ -1,7 +1,7 @@
 //! What an erasure removes, what it leaves, and that nothing of it comes back (R38).
 
 use inlet_sync::ports::{Erasures, Outbox, Settlement, Verdict};
-use redb::ReadableTableMetadata;
+use redb::{ReadableTable, ReadableTableMetadata};
 use tokio::sync::watch;
 
 use super::retention::{CONNECTED, EVA, EVA_AGAIN, KEPT};
@@ -46,14 +46,15 @@ impl Bench {
             keys: vec![email_key(email)],
             at_ms: self.clock.now_ms(),
             node: "elsewhere".to_owned(),
-            upto: None,
+            upto: 0,
+            is_elsewheres: false,
             removed: Removed::default(),
         }
     }
 
     /// As a node does that reads it upstream.
     async fn learn(&self, erasure: Erasure) {
-        let learn = move |tables: &mut crate::store::Tables<'_>| tables.learn_erasure(&erasure);
+        let learn = move |tables: &mut crate::store::Tables<'_>| tables.learn_erasure(erasure);
         assert!(self.shared.store.write(learn).await.unwrap());
     }
 
@@ -396,9 +397,50 @@ async fn another_nodes_erasure_concerns_what_came_before_it() {
     bench.finish().await;
     assert_eq!(bench.count("inbound.leads"), 1, "she came back");
     assert_eq!(bench.emails(), ["eva@example.com"]);
-    let learn = move |tables: &mut crate::store::Tables<'_>| tables.learn_erasure(&erasure);
+    let learn = move |tables: &mut crate::store::Tables<'_>| tables.learn_erasure(erasure);
     let is_new = bench.shared.store.write(learn).await.unwrap();
     assert!(!is_new, "what is known is not applied twice");
+}
+
+#[tokio::test]
+async fn a_clock_of_another_node_that_is_fast_costs_nobody_a_lead() {
+    let bench = Bench::with_campaign().await;
+    bench.lead(EVA).await;
+    let mut erasure = bench.erasure("eva@example.com");
+    erasure.at_ms += 3_600_000;
+    bench.learn(erasure).await;
+    bench.finish().await;
+    assert_eq!(bench.count("inbound.leads"), 0);
+    let seq = bench.lead(EVA_AGAIN).await;
+    assert!(is_lead(bench.outcome(seq)));
+}
+
+/// It stood before the push, and everybody's documents behind it.
+#[tokio::test]
+async fn a_damaged_record_that_is_to_be_pushed_is_in_nobodys_way() {
+    let bench = Bench::with_campaign().await;
+    let damaged = bench.begin("eva@example.com").await;
+    let whole = bench.begin("ada@example.com").await;
+    bench.finish().await;
+    let damage = move |tables: &mut crate::store::Tables<'_>| {
+        let mut record = tables.erasures.get(&damaged.id)?.unwrap().value().to_vec();
+        record[6] ^= 1;
+        tables.erasures.insert(&damaged.id, record.as_slice())?;
+        Ok(())
+    };
+    bench.shared.store.write(damage).await.unwrap();
+    let erasures = StoreErasures(Arc::clone(&bench.shared.store));
+    let left = tokio::task::spawn_blocking(move || {
+        let owed = erasures.owed().unwrap();
+        let ids = owed.records.iter();
+        let ids = ids.map(|record| record.get_object_id("_id").unwrap().bytes());
+        assert_eq!(ids.collect::<Vec<_>>(), [whole.id]);
+        erasures.paid(owed).unwrap();
+        erasures.owed().unwrap()
+    });
+    assert!(left.await.unwrap().is_empty());
+    let snapshot = bench.shared.store.read().unwrap();
+    assert_eq!(snapshot.erasures_left().unwrap(), (0, 0));
 }
 
 #[tokio::test]

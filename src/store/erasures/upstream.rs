@@ -18,6 +18,9 @@ const RECORDS_MAX: usize = 100;
 /// Claims removed in one go.
 const CLAIMS_MAX: usize = 500;
 
+/// Addresses and numbers of one person at most: a record of more was written by something that is broken.
+const KEYS_MAX: usize = 1_000;
+
 /// A store's erasures.
 pub struct StoreErasures(
     /// The store.
@@ -36,9 +39,12 @@ impl Erasures for StoreErasures {
     fn learn(&self, records: Vec<RawDocumentBuf>, read_to: DateTime) -> Result<(), PortError> {
         let read: Vec<Erasure> = records.iter().filter_map(read).collect();
         let bookmark = read_to.timestamp_millis().max(0).cast_unsigned();
+        if self.knows(&read, bookmark).map_err(port)? {
+            return Ok(());
+        }
         let work = move |tables: &mut Tables<'_>| {
             let mut new = 0;
-            for erasure in &read {
+            for erasure in read {
                 new += u64::from(tables.learn_erasure(erasure)?);
             }
             if bookmark > number(&tables.meta, BOOKMARK)? {
@@ -61,7 +67,11 @@ impl Erasures for StoreErasures {
 
     fn owed(&self) -> Result<OwedErasures, PortError> {
         let read = self.0.read().and_then(|snapshot| snapshot.owed_erasures());
-        read.map_err(port)
+        let (owed, damaged) = read.map_err(port)?;
+        if !damaged.is_empty() {
+            self.forget(damaged).map_err(port)?;
+        }
+        Ok(owed)
     }
 
     fn paid(&self, paid: OwedErasures) -> Result<(), PortError> {
@@ -80,12 +90,44 @@ impl Erasures for StoreErasures {
     }
 }
 
+impl StoreErasures {
+    /// Whether nothing of this is new.
+    fn knows(&self, read: &[Erasure], bookmark: u64) -> Result<bool, StoreError> {
+        let snapshot = self.0.read()?;
+        for erasure in read {
+            if snapshot.erasures.get(&erasure.id)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(bookmark <= number(&snapshot.meta, BOOKMARK)?)
+    }
+
+    /// A record that cannot be read can be told to nobody, and must not be in the way of everything else.
+    fn forget(&self, damaged: Vec<[u8; 12]>) -> Result<(), StoreError> {
+        for id in &damaged {
+            tracing::error!(
+                erasure = hex::encode(id),
+                "an erasure's record is damaged and was not pushed: ask for it once more"
+            );
+        }
+        self.0.write_blocking(move |tables| {
+            let mut damaged = damaged.iter();
+            damaged.try_for_each(|id| tables.forget_erasure(id))
+        })
+    }
+}
+
 impl Snapshot {
-    fn owed_erasures(&self) -> Result<OwedErasures, StoreError> {
-        let mut records = Vec::new();
+    /// What is owed, and the erasures whose records are damaged.
+    fn owed_erasures(&self) -> Result<(OwedErasures, Vec<[u8; 12]>), StoreError> {
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
         for entry in self.unpushed_erasures.iter()?.take(RECORDS_MAX) {
             let id = *entry?.0.value();
-            records.extend(self.erasure(&id)?.map(|erasure| record(&erasure)));
+            match self.erasure(&id) {
+                Ok(Some(erasure)) => records.push(record(&erasure)),
+                Ok(None) | Err(StoreError::Corrupt { .. }) => damaged.push(id),
+                Err(error) => return Err(error),
+            }
         }
         let mut claims = Vec::new();
         for entry in self.void_claims.iter()?.take(CLAIMS_MAX) {
@@ -96,7 +138,7 @@ impl Snapshot {
                 holder: ObjectId::from_bytes(*contact),
             });
         }
-        Ok(OwedErasures { records, claims })
+        Ok((OwedErasures { records, claims }, damaged))
     }
 }
 
@@ -127,7 +169,11 @@ fn read(record: &RawDocumentBuf) -> Option<Erasure> {
 }
 
 fn erasure(record: &Document) -> Option<Erasure> {
-    let keys = record.get_array("keys").ok()?.iter().map(person_key);
+    let keys = record.get_array("keys").ok()?;
+    if keys.len() > KEYS_MAX {
+        return None;
+    }
+    let keys = keys.iter().map(person_key);
     let account = match record.get("account_id") {
         None | Some(Bson::Null) => None,
         Some(account) => Some(account.as_object_id()?.bytes()),
@@ -138,7 +184,8 @@ fn erasure(record: &Document) -> Option<Erasure> {
         keys: keys.collect::<Option<_>>()?,
         at_ms: record.get_datetime("at").ok()?.timestamp_millis(),
         node: record.get_str("node").unwrap_or_default().to_owned(),
-        upto: None,
+        upto: 0,
+        is_elsewheres: true,
         removed: Removed::default(),
     })
 }

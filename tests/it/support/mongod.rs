@@ -118,8 +118,22 @@ impl Mongod {
         .await;
     }
 
-    /// A clean shutdown. See [`Mongod::indexed`].
+    /// A clean shutdown, once no index is being made. See [`Mongod::indexed`].
     pub(crate) async fn stop(&mut self) {
+        let admin = self.database("admin").await;
+        wait::until("indexes to be made", START, async || {
+            let making = doc! { "currentOp": 1, "command.createIndexes": { "$exists": true } };
+            let answer = admin.run_command(making).await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            let making = answer
+                .get_array("inprog")
+                .map_err(|error| error.to_string())?;
+            making
+                .is_empty()
+                .then_some(())
+                .ok_or_else(|| format!("{making:?}"))
+        })
+        .await;
         let status = self.running().terminate(STOP).await;
         let log = self.running().log_tail();
         assert!(status.success(), "mongod ended with {status}:\n{log}");
