@@ -1,9 +1,9 @@
 //! Erasures (R38): the records of them, what they have removed so far, and what they keep from coming back.
 //!
 //! An erasure begins with its record, in a transaction of its own. From then on until it is finished nothing is made of
-//! webhooks, pushed or told: what is to go is looked for in a store to which nothing is added but webhooks, and nothing of
-//! the person leaves the node meanwhile. What a crash leaves undone is found and done again, since the record has all that
-//! is needed to find it.
+//! webhooks, pushed or told: what is to go is looked for in a store to which nothing is added but webhooks, and nothing
+//! of the person leaves the node meanwhile. What a crash leaves undone is found and done again, since the record has
+//! all that is needed to find it.
 //!
 //! Must not know: how a person is recognised in a webhook, and when to look.
 
@@ -47,8 +47,8 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Takes note of an erasure that another node was asked for, unless it is known; whether it is new. What comes after
-    /// this transaction it does not concern, whatever time it was by that node's clock.
+    /// Takes note of an erasure that another node was asked for, unless it is known; whether it is new. What comes
+    /// after this transaction it does not concern, whatever time it was by that node's clock.
     pub(crate) fn learn_erasure(&mut self, mut erasure: Erasure) -> Result<bool, StoreError> {
         let is_new = self.erasures.get(&erasure.id)?.is_none();
         if is_new {

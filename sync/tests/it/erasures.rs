@@ -134,6 +134,28 @@ async fn after_an_interruption_they_are_read_again_from_well_before_the_bookmark
     assert_eq!(leads(&mongod).await, 1);
 }
 
+/// A store that was put back may have years of them to learn, and many came there at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_are_read_page_by_page_and_one_from_the_future_hides_no_later_one() {
+    const MANY: usize = 2_500;
+    let mongod = Mongod::standalone().await;
+    let (then, now) = (DateTime::from_millis(1), DateTime::now());
+    let far = DateTime::from_millis(now.timestamp_millis() + 400 * 86_400_000);
+    let record = |number: usize| {
+        let pushed_at = [then, now, far][usize::from(number > 1_500) + usize::from(number == MANY)];
+        doc! { "_id": ObjectId::new(), "keys": [], "at": then, "pushed_at": pushed_at }
+    };
+    let records = mongod.database().await.collection("inlet.erasures");
+    let all = (1..=MANY).map(record);
+    records.insert_many(all).await.unwrap();
+    let (shelf, register) = (Arc::new(Shelf::default()), Arc::new(Register::default()));
+    let engine = engine(mongod.options(), &shelf);
+    let mut engine = engine.with_erasures(Arc::clone(&register) as Arc<dyn Erasures>);
+    engine.step().await.unwrap();
+    assert_eq!(register.known().len(), MANY);
+    assert!(register.bookmark().unwrap().unwrap() < far);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_owed_is_paid_and_a_claim_that_another_holds_by_now_stays() {
     let mongod = Mongod::standalone().await;
