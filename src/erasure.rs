@@ -86,21 +86,31 @@ impl Eraser {
             tables.erase_documents(&id, rows, &of)
         })
         .await?;
-        let webhooks = found.webhooks.into_values().collect();
-        self.in_steps(webhooks, move |tables, some: &[ErasedWebhook]| {
-            tables.erase_webhooks(&id, some)
-        })
-        .await?;
+        let webhooks = found.webhooks.into_values();
+        let (telling, others) = webhooks.partition(|webhook| webhook.is_telling);
+        self.remove_webhooks(id, others).await?;
         let of = Arc::clone(scope);
         let leads = found.leads.into_iter().collect();
         self.in_steps(leads, move |tables, some: &[u64]| {
             tables.erase_leads(&id, some, &of)
         })
         .await?;
+        self.remove_webhooks(id, telling).await?;
         let of = Arc::clone(scope);
         let contacts = found.contacts.into_iter().collect();
         self.in_steps(contacts, move |tables, some: &[u64]| {
             tables.erase_contacts(&id, some, &of)
+        })
+        .await
+    }
+
+    async fn remove_webhooks(
+        &self,
+        id: [u8; 12],
+        webhooks: Vec<ErasedWebhook>,
+    ) -> Result<(), StoreError> {
+        self.in_steps(webhooks, move |tables, some: &[ErasedWebhook]| {
+            tables.erase_webhooks(&id, some)
         })
         .await
     }

@@ -198,6 +198,7 @@ impl Search<'_> {
         let entry = self.found[place].webhooks.entry(seq).or_default();
         entry.seq = seq;
         entry.is_whole = true;
+        entry.is_telling = !is_by_contact;
         if let Some(taken) = taken {
             entry.keys = taken.keys;
             entry.first_copy = taken.first_copy.map(|hash| (hash, arrived_at_ms));

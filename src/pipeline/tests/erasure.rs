@@ -385,6 +385,28 @@ async fn an_erasure_cut_short_anywhere_is_finished_by_whoever_comes_next() {
     }
 }
 
+/// Its own webhook says nothing of her, nor does the lead: only the copy does that came later.
+#[tokio::test]
+async fn a_lead_that_only_a_copy_tells_of_is_not_left_behind_by_an_erasure_cut_short() {
+    let bench = Bench::with_campaign().await;
+    let campaign = doc! { "_id": CAMPAIGN, "account_id": ACCOUNT, "add_to_crm": false };
+    bench.import(vec![put(1, &campaign)]).await;
+    bench.lead(r#"{"id": "e1", "Name": "Eva"}"#).await;
+    bench.lead(EVA).await;
+    let begun = bench.begin("eva@example.com").await;
+    let store = Arc::clone(&bench.shared.store);
+    let found = find(&store, std::slice::from_ref(&begun), &|| false);
+    let found = found.unwrap().unwrap().remove(0);
+    let webhooks = found.webhooks.into_values();
+    let (telling, others): (Vec<_>, Vec<_>) = webhooks.partition(|one| one.is_telling);
+    assert_eq!((telling.len(), others.len()), (1, 1));
+    let cut_short =
+        move |tables: &mut crate::store::Tables<'_>| tables.erase_webhooks(&begun.id, &others);
+    store.write(cut_short).await.unwrap();
+    bench.finish().await;
+    assert_eq!((bench.webhooks().len(), bench.documents()), (0, 0));
+}
+
 #[tokio::test]
 async fn another_nodes_erasure_concerns_what_came_before_it() {
     let bench = Bench::with_campaign().await;

@@ -1,8 +1,8 @@
 //! The steps of an erasure, each a transaction of bounded size (R38).
 //!
 //! A lead goes with its messages, its deal and its notifications, a contact with conversation, room and keys. What
-//! leads to the rest goes last: webhooks before leads, leads before contacts. So whatever a crash leaves can be found
-//! again from what is left.
+//! leads to the rest goes last: webhooks before leads, but for those that give an address themselves, and leads before
+//! contacts. So whatever a crash leaves can be found again from what is left.
 //!
 //! Derived keys stay, with nothing behind them: a resend is a duplicate of a lead that is nobody's any more.
 
@@ -30,6 +30,8 @@ pub struct ErasedWebhook {
     pub seq: u64,
     /// All of it; if not, only these tasks, and the webhook with the last of its tasks.
     pub is_whole: bool,
+    /// It gives an address itself, so that it is found whatever else is gone: it goes after what it leads to.
+    pub is_telling: bool,
     /// Tasks that led to leads that go.
     pub tasks: BTreeSet<TaskKey>,
     /// Changes of a batch of which everything goes: whatever a lead of theirs is to become for other campaigns.
