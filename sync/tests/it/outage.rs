@@ -19,7 +19,7 @@ async fn a_frozen_server_loses_nothing_and_the_operation_is_freed_at_its_deadlin
     shelf.lead(0, None, doc! {});
     drain(&mut engine).await.unwrap();
 
-    mongod.signal("-STOP");
+    mongod.freeze();
     for number in 1..50 {
         shelf.lead(number, None, doc! {});
     }

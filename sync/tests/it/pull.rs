@@ -184,7 +184,7 @@ async fn a_stream_survives_a_freeze_and_a_restart() {
         copy.state.lock().unwrap().token.is_some()
     })
     .await;
-    mongod.signal("-STOP");
+    mongod.freeze();
     let frozen = tokio::time::timeout(Duration::from_secs(10), async {
         while engine.step().await.is_ok() {}
     });
