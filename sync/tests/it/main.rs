@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod erasures;
+mod frozen;
 mod once;
 mod outage;
 mod pull;

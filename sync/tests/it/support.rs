@@ -100,33 +100,16 @@ impl Mongod {
             .unwrap()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         let status = Command::new("kill")
             .args([signal, &self.process.id().to_string()])
             .status()
             .unwrap();
         assert!(status.success());
-    }
-
-    /// SIGSTOP; a thread that is at work when it is sent goes on for a moment, and may answer.
-    pub(crate) fn freeze(&self) {
-        self.signal("-STOP");
-        while !self.is_frozen() {
-            std::thread::yield_now();
-        }
-    }
-
-    /// Whether all its threads have stopped.
-    fn is_frozen(&self) -> bool {
-        let mut threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
-        threads.all(|thread| {
-            let stat =
-                thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")));
-            // The state follows the command's name, in parentheses; a thread that has ended meanwhile has none.
-            let stat = stat.unwrap_or_default();
-            let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
-            state.is_none_or(|state| state.starts_with(['T', 'Z', 'X']))
-        })
     }
 
     pub(crate) fn kill(&mut self) {
