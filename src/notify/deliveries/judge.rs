@@ -68,7 +68,10 @@ impl Judge {
         let verdict = |(number, delivery, handed): &Answer| {
             let verdict = match handed {
                 Some(handed) => self.one(delivery, handed, now_ms),
-                None => self.fault(delivery, now_ms),
+                None => {
+                    tracing::error!(channel = %self.channel, "a message could not be sent: a panic");
+                    self.unknown(delivery, PANICKED, now_ms)
+                }
             };
             (*number, verdict)
         };
@@ -82,9 +85,9 @@ impl Judge {
         Some(self.one(delivery, handed, now_ms))
     }
 
-    /// A fault of this node's uses up an attempt.
+    /// A message that could not be made, by a fault of this node's, uses up an attempt.
     pub(super) fn fault(&self, delivery: &Delivery, now_ms: i64) -> Verdict {
-        tracing::error!(channel = %self.channel, "a message could not be made or sent: a panic");
+        tracing::error!(channel = %self.channel, "a message could not be made: a panic");
         match self.again(delivery, PANICKED, now_ms) {
             Some(again) => again,
             None => Verdict::Failed {
@@ -142,15 +145,18 @@ impl Judge {
                     due_ms: later(now_ms, wait),
                 }
             }
-            Err(Failure::Unknown { detail }) => {
-                let again = self.again(delivery, detail, now_ms);
-                again
-                    .filter(|_| self.channel.may_repeat())
-                    .unwrap_or_else(|| Verdict::Unknown {
-                        error: short(detail),
-                    })
-            }
+            Err(Failure::Unknown { detail }) => self.unknown(delivery, detail, now_ms),
         }
+    }
+
+    /// The provider may have it, wherever it was that this node lost hold of it.
+    fn unknown(&self, delivery: &Delivery, detail: &str, now_ms: i64) -> Verdict {
+        let again = self.again(delivery, detail, now_ms);
+        again
+            .filter(|_| self.channel.may_repeat())
+            .unwrap_or_else(|| Verdict::Unknown {
+                error: short(detail),
+            })
     }
 
     /// `None` where no attempt is left.

@@ -99,10 +99,13 @@ impl<'a> Complaint<'a> {
                 waits(detail, retry_after)
             }
             (_, 408 | 500..) => waits(detail, answer.retry_after),
-            ("THIRD_PARTY_AUTH_ERROR", _) => waits(
-                format!("{detail}; mend the APNs or Web Push key in the Firebase console"),
-                answer.retry_after,
-            ),
+            // It is the devices' of one kind, and no outage: those of the other kinds are not to wait for it.
+            ("THIRD_PARTY_AUTH_ERROR", _) => NotTaken::Refused {
+                detail: format!(
+                    "{detail}; mend the APNs or Web Push key in the Firebase console, then `inlet deliveries resend`"
+                ),
+            }
+            .into(),
             (_, 401 | 403) => waits(not_allowed(&detail), answer.retry_after),
             // A device that is gone has a code of its own: this is the project.
             (_, 404) => waits(

@@ -117,20 +117,22 @@ async fn a_withdrawn_access_token_is_replaced_once_for_all() {
 }
 
 #[tokio::test]
-async fn a_401_that_a_fresh_token_does_not_mend_waits_with_a_remedy() {
+async fn a_401_that_a_fresh_token_does_not_mend_waits_with_a_remedy_but_for_a_key_of_some_devices()
+{
+    let ours = ("unavailable", "fcm.service_account");
     let table = [
-        (error(401, "UNAUTHENTICATED", ""), "fcm.service_account"),
+        (error(401, "UNAUTHENTICATED", ""), ours),
         (
             error(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"),
-            "APNs",
+            ("refused", "APNs"),
         ),
-        (Said::new(401, ""), "fcm.service_account"),
+        (Said::new(401, ""), ours),
     ];
-    for (said, remedy) in table {
+    for (said, (outcome_name, remedy)) in table {
         let scene = Scene::new().await;
         scene.fcm.script([Step::Say(said.clone()), Step::Say(said)]);
         let outcome = scene.send().await;
-        assert_eq!(name(&outcome), "unavailable");
+        assert_eq!(name(&outcome), outcome_name);
         assert!(outcome.unwrap_err().to_string().contains(remedy));
         assert_eq!(
             scene.fcm.tokens_asked(),
