@@ -2,7 +2,7 @@
 //!
 //! Must not know: the pipeline, MongoDB, what a lead is worth. Nothing here can hold up intake: events wait in the
 //! store (`store::events`), and a client that does not keep up is shown out. A client that is away misses what happens
-//! meanwhile and reads it from the system of record when it is back; across a crash an event may come twice, and its
+//! meanwhile and reads it from the system of record when it is back; across a restart an event may come twice, and its
 //! ids say so.
 
 pub mod announcer;

@@ -1,7 +1,7 @@
 //! Tells listeners what happened, in the order in which it was committed.
 //!
 //! A commit wakes it. It reads what is new, tells whoever listens, and removes what was told: lazily, many at once,
-//! because a removal is a commit of its own. After a crash what was not removed yet is told again, if it is not a
+//! because a removal is a commit of its own. After a start what was not removed yet is told again, if it is not a
 //! minute old.
 
 use std::sync::Arc;
