@@ -314,8 +314,24 @@ impl Tables<'_> {
         Ok(begun)
     }
 
+    /// As [`Tables::settle_delivery`], of a delivery that was marked as being sent. One that is marked no more stays as
+    /// it is: a commit whose answer was lost has settled it, and its attempt would be counted twice.
+    pub(crate) fn settle_marked(
+        &mut self,
+        number: u64,
+        verdict: Verdict,
+        node: &super::Identity,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let delivery = self.intact(number)?;
+        match delivery.map(|delivery| delivery.state) {
+            Some(State::Sending { .. }) => self.settle_delivery(number, verdict, node, now_ms),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes down what a delivery has come to, and tells the lead of a failure. One that has ended already, or was
-    /// removed, stays as it is: a commit whose outcome was unknown may have settled it.
+    /// removed, stays as it is.
     pub(crate) fn settle_delivery(
         &mut self,
         number: u64,
