@@ -14,8 +14,10 @@ use crate::support::http;
 
 const LEADS: usize = 10;
 const SOON: Duration = Duration::from_secs(120);
-/// Erasures that are asked for at once.
-const ASKING: usize = 16;
+/// Whoever waits looks again and again.
+const ASKING_MAX: usize = 200;
+/// Less than a round takes: there is always one that waits.
+const ASKED_EVERY: Duration = Duration::from_millis(10);
 
 fn asking_for(email: &str) -> Ask {
     Ask::post_json("/api/v1/erasures", json!({ "emails": [email] }))
@@ -26,24 +28,20 @@ async fn leads_arrive_and_notifications_go_while_erasures_are_asked_for_without_
     let mongod = Mongod::shared_replica_set().await;
     let providers = Providers::start().await;
     let scene = Scene::knowing(notifying_reference(), mongod, providers.build()).await;
-    let (asks, enough) = (
-        Arc::new(Semaphore::new(ASKING)),
-        Arc::new(AtomicBool::new(false)),
-    );
+    let enough = Arc::new(AtomicBool::new(false));
     let (admin, is_enough) = (scene.node.admin(), Arc::clone(&enough));
     let asking = tokio::spawn(async move {
-        let mut asked = JoinSet::new();
-        for number in 0.. {
-            let turn = Arc::clone(&asks).acquire_owned().await.unwrap();
-            if is_enough.load(Ordering::SeqCst) {
-                break;
-            }
+        let (mut asked, turns) = (JoinSet::new(), Arc::new(Semaphore::new(ASKING_MAX)));
+        while !is_enough.load(Ordering::SeqCst) {
+            let ask = asking_for(&format!("nobody-{}@example.com", asked.len()));
+            let turn = Arc::clone(&turns).acquire_owned().await.unwrap();
             asked.spawn(async move {
-                let ask = asking_for(&format!("nobody-{number}@example.com"));
                 let reply = http::ask(admin, ask).await.unwrap();
                 drop(turn);
                 assert_eq!(reply.status, 200, "{}", reply.text());
             });
+            // Before the round that it waits for has begun the next one is asked for.
+            wait::pause(ASKED_EVERY).await;
         }
         asked.join_all().await.len()
     });
@@ -73,7 +71,7 @@ async fn leads_arrive_and_notifications_go_while_erasures_are_asked_for_without_
     under_way(before).await;
     enough.store(true, Ordering::SeqCst);
     let asked = asking.await.unwrap();
-    assert!(asked > ASKING, "{asked} erasures");
+    assert!(asked > LEADS, "{asked} erasures");
     scene.node.settled().await;
     scene.world().await.assert_whole();
 }
@@ -85,29 +83,15 @@ async fn an_erasure_that_fails_is_named_lets_the_node_go_on_and_can_be_given_up(
     let (id, told) = fail_to_erase(&mut node, &reference).await;
     assert!(told.contains("is not finished"), "{told}");
     assert!(told.contains("goes on by itself"), "{told}");
-    let trouble = wait::until("the node to go on", SOON, async || {
-        let status = node.ask_admin(Ask::get("/api/v1/status")).await;
-        let erasures = status.json()["erasures"].clone();
-        let goes_on = erasures["under_way"] == 0 && erasures["trouble"].is_object();
-        goes_on
-            .then(|| erasures["trouble"].clone())
-            .ok_or_else(|| erasures.to_string())
-    })
-    .await;
-    assert!(trouble["remedy"].as_str().unwrap().contains("--abandon"));
+    let remedy = node.status().await["erasures"]["trouble"]["remedy"].clone();
+    assert!(remedy.as_str().unwrap().contains("--abandon"));
     assert_eq!(node.status().await["erasures"]["unfinished"], json!([id]));
     let shown = node.cli(&["status"]).await.stdout;
     assert!(
         shown.contains("ERASING FAILS") && shown.contains(&id),
         "{shown}"
     );
-    wait::until("the disk to be used again", SOON, async || {
-        let taken = submits(&node, &reference, &a_namesakes("n-1")).await;
-        taken.then_some(()).ok_or("not yet".to_owned())
-    })
-    .await;
-    node.settled().await;
-
+    submits_again(&node, &reference).await;
     for (id, code, told) in [
         ("17", 2, "24 hexadecimal digits"),
         ("000000000000000000000000", 1, "there is no erasure"),
@@ -145,7 +129,8 @@ async fn submits(node: &Node, reference: &Reference, body: &Value) -> bool {
 }
 
 /// Fills the disk while an erasure of hers waits for its round; returns its id, and what whoever asked was told. The
-/// next round begins a second after the last one: should that be over before the disk is full, she comes back.
+/// next round begins a second after the last one: should that be over before the disk is full, or should somebody else
+/// have found out first that it is, she comes back.
 async fn fail_to_erase(node: &mut Node, reference: &Reference) -> (String, String) {
     for number in 0..20 {
         assert!(submits(node, reference, &hers(&format!("g-{number}"))).await);
@@ -153,24 +138,42 @@ async fn fail_to_erase(node: &mut Node, reference: &Reference) -> (String, Strin
         erase(node, "nobody@example.com").await;
         let admin = node.admin();
         let asking = tokio::spawn(async move { http::ask(admin, asking_for(EMAIL)).await });
-        let waiting = wait::until("it to be asked for", SOON, async || {
+        wait::until("it to be asked for", SOON, async || {
             let erasures = node.status().await["erasures"].clone();
-            let first = erasures["unfinished"].as_array().unwrap().first().cloned();
-            let is_known = first.is_some() || asking.is_finished();
-            is_known
-                .then_some(first)
-                .ok_or_else(|| erasures.to_string())
+            let is_known = erasures["unfinished"] != json!([]) || asking.is_finished();
+            is_known.then_some(()).ok_or_else(|| erasures.to_string())
         })
         .await;
         node.fill_disk();
         let reply = asking.await.unwrap().unwrap();
         node.free_disk();
-        if let (Some(id), 503) = (waiting, reply.status.as_u16()) {
-            return (id.as_str().unwrap().to_owned(), reply.text().to_owned());
+        let erasures = wait::until("the node to go on", SOON, async || {
+            let status = node.ask_admin(Ask::get("/api/v1/status")).await;
+            let erasures = status.json()["erasures"].clone();
+            let goes_on = erasures["under_way"] == 0 && erasures["trouble"].is_object();
+            let is_finished = erasures["unfinished"] == json!([]);
+            (goes_on || is_finished)
+                .then(|| erasures.clone())
+                .ok_or_else(|| erasures.to_string())
+        })
+        .await;
+        if let Some(id) = erasures["unfinished"][0].as_str() {
+            assert_eq!(reply.status, 503, "{}", reply.text());
+            return (id.to_owned(), reply.text().to_owned());
         }
-        assert_eq!(reply.status, 200, "{}", reply.text());
+        submits_again(node, reference).await;
     }
     panic!("the disk was never full in time");
+}
+
+/// Waits until the disk is used again.
+async fn submits_again(node: &Node, reference: &Reference) {
+    wait::until("the disk to be used again", SOON, async || {
+        let taken = submits(node, reference, &a_namesakes("n-1")).await;
+        taken.then_some(()).ok_or("not yet".to_owned())
+    })
+    .await;
+    node.settled().await;
 }
 
 /// A node that dies gives no answer; what it had begun it goes on with.
