@@ -80,6 +80,7 @@ fn api() -> Router<Admin> {
         .route("/api/v1/deliveries", get(deliveries))
         .route("/api/v1/deliveries/{id}/resend", post(resend))
         .route("/api/v1/erasures", post(erase))
+        .route("/api/v1/erasures/{id}/abandon", post(abandon))
         .route("/api/v1/documents/{collection}", get(documents))
         .route("/api/v1/reference", post(import))
         .route("/api/v1/sync", get(sync_status).post(sync_now))
@@ -184,6 +185,10 @@ async fn resend(
 /// Whom to erase is in the body: an address has no place in a URL, which ends up in logs.
 async fn erase(State(admin): State<Admin>, Json(asked): Json<Asked>) -> Answer {
     admin.console.erase(&asked).await.map(Json)
+}
+
+async fn abandon(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
+    admin.console.abandon(&id).await.map(Json)
 }
 
 async fn import(State(admin): State<Admin>, body: Bytes) -> Answer {

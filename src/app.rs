@@ -59,6 +59,7 @@ pub struct App {
     graph: Arc<Graph>,
     tokens: Arc<Renewer>,
     graph_health: Arc<Health>,
+    erasures: Arc<Health>,
     upstream: Option<Arc<Upstream>>,
     pull: Option<Pull>,
     events: Option<Arc<Events>>,
@@ -127,6 +128,7 @@ impl App {
             .map(|secret| Events::new(secret.expose().as_bytes(), Arc::clone(&shared.clock)));
         let ways = Ways::new(config, &shared.clock);
         let heartbeat = Arc::new(Latest::default());
+        let erasures = Arc::new(Health::default());
         let stop = watch::Sender::new(false);
         let live = Live {
             tokens: Arc::clone(&tokens),
@@ -137,6 +139,7 @@ impl App {
             channels: ways.watched.clone(),
             pull: pull.as_ref().map(Pull::handle),
             heartbeat: upstream.as_ref().map(|_| Arc::clone(&heartbeat)),
+            erasures: Arc::clone(&erasures),
             started_at_ms: shared.clock.now_ms(),
             stopping: stop.subscribe(),
         };
@@ -157,6 +160,7 @@ impl App {
             shared,
             intake,
             graph_health,
+            erasures,
             upstream,
             pull,
             events,
@@ -244,7 +248,9 @@ impl App {
         ));
         let tokens = Tokens::new(Arc::clone(&self.tokens));
         workers.spawn(drive(tokens, stopped.clone()));
-        let eraser = Eraser::new(Arc::clone(&shared.store), stopped.clone());
+        let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
+        let eraser = Eraser::new(store, clock, stopped.clone());
+        let eraser = eraser.telling(Arc::clone(&self.erasures));
         workers.spawn(drive(eraser, stopped.clone()));
         if let Some(events) = &self.events {
             let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));

@@ -121,6 +121,10 @@ impl Backend for ClosedStore {
         .boxed()
     }
 
+    fn abandon<'a>(&'a self, id: &'a str) -> Answer<'a, Value> {
+        async { Ok(self.0.abandon(id).await?) }.boxed()
+    }
+
     fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64> {
         async { Ok(self.0.count(collection)?) }.boxed()
     }

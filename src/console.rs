@@ -71,6 +71,8 @@ pub struct Live {
     pub pull: Option<inlet_sync::PullNow>,
     /// The last sign of life upstream, unless stand-alone.
     pub heartbeat: Option<Arc<Latest>>,
+    /// Why the last round of erasures failed, as long as that matters.
+    pub erasures: Arc<Health>,
     /// When the node started, milliseconds since the epoch.
     pub started_at_ms: i64,
     /// Turns true when the node drains: nobody is to be waited for any more.
@@ -86,8 +88,8 @@ pub enum ConsoleError {
     /// The request cannot be understood.
     #[error("{0}")]
     Invalid(String),
-    /// It has begun, and is gone on with at the next start.
-    #[error("it has begun, and is not finished: {0}")]
+    /// An erasure has begun and is not finished; the text says what becomes of it.
+    #[error("nothing says that everything is gone: {0}")]
     Unfinished(String),
     /// The store failed.
     #[error(transparent)]

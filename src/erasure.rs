@@ -1,29 +1,37 @@
 //! Erases people (R38): looks for everything that is theirs, and takes the steps that remove it.
 //!
-//! While an erasure is under way the pipeline, the push and the notifications rest, so that nothing is made of what is
-//! about to go; webhooks are taken in all the same. Which erasures there are is in the store, so that one that was cut
-//! short is gone on with by whoever opens the store next.
+//! Erasures that were asked for wait for a round: one search for all of them, then the removals. Only while a round is
+//! under way do pipeline, push, notifications and live events rest, so that nothing is made of what is about to go;
+//! webhooks are taken in all the same. Between two rounds the node goes on with all else, and a round that fails lets
+//! it go on, too. Which erasures there are, and whether a round holds the node, is in the store, so that one that was
+//! cut short is gone on with by whoever opens the store next.
 //!
 //! Must not know: who asks for it, and MongoDB.
 
 mod asked;
 mod find;
+mod pace;
 mod recognise;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use inlet_sync::ports::Row;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
+use crate::health::Health;
 use crate::model::Erasure;
-use crate::store::erasures::{ErasedWebhook, Scope};
+use crate::store::erasures::{ErasedWebhook, Place, Progress, Scope};
 use crate::store::{Store, StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 pub use asked::{Asked, Unreadable};
 pub use find::{Found, find};
+use pace::Pace;
 
-/// Webhooks, leads, contacts or logs removed in one transaction: webhooks that arrive wait for the same writer.
+/// Leads, contacts or logs removed in one transaction: webhooks that arrive wait for the same writer.
 const STEP_MAX: usize = 32;
 /// Erasures finished together, by one search.
 const TOGETHER_MAX: usize = 1_000;
@@ -32,42 +40,127 @@ const TICKETS_STEP_MAX: usize = 1_000;
 /// How long the worker sleeps when nothing tells it to wake.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Finishes erasures that have begun.
+/// How everything of some erasures is looked for; see [`find`].
+type Search = dyn Fn(&Store, &[Erasure], &dyn Fn() -> bool) -> Result<Option<Vec<Found>>, StoreError>
+    + Send
+    + Sync;
+
+/// Carries out the erasures that were asked for.
 pub struct Eraser {
     store: Arc<Store>,
+    clock: Arc<dyn Clock>,
     stop: watch::Receiver<bool>,
+    health: Arc<Health>,
+    search: Arc<Search>,
+    pace: Pace,
 }
 
 impl Eraser {
     /// A worker over a store; what is not done when `stop` turns true is left for the next start.
     #[must_use]
-    pub fn new(store: Arc<Store>, stop: watch::Receiver<bool>) -> Self {
-        Self { store, stop }
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, stop: watch::Receiver<bool>) -> Self {
+        Self {
+            store,
+            clock,
+            stop,
+            health: Arc::default(),
+            search: Arc::new(find),
+            pace: Pace::default(),
+        }
     }
 
-    /// One search for all of them: a store that was put back may learn of hundreds at once.
+    /// The same, which says there why the last round failed, as long as that matters.
+    #[must_use]
+    pub fn telling(mut self, health: Arc<Health>) -> Self {
+        self.health = health;
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn searching(
+        mut self,
+        search: impl Fn(&Store, &[Erasure], &dyn Fn() -> bool) -> Result<Option<Vec<Found>>, StoreError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.search = Arc::new(search);
+        self
+    }
+
+    /// From the hold to the end of it.
+    async fn round(&mut self) -> Result<Step, StepError> {
+        let began_ms = self.clock.now_ms();
+        let work = async {
+            let begin = |tables: &mut Tables<'_>| tables.begin_round(TOGETHER_MAX);
+            self.erase(self.store.write(begin).await?).await
+        };
+        let erased = AssertUnwindSafe(work).catch_unwind().await;
+        match erased.unwrap_or_else(|_| Err("a step of it panicked".into())) {
+            Ok(()) => {
+                self.pace.went_well(began_ms, self.clock.now_ms());
+                self.health.well();
+                Ok(Step::Busy)
+            }
+            Err(error) => {
+                self.pace.failed(began_ms, self.clock.now_ms());
+                self.health.ill(error.to_string(), self.clock.now_ms());
+                tracing::error!(
+                    %error,
+                    "erasing has failed: the node goes on, and it is tried again from time to time"
+                );
+                self.let_go().await?;
+                Ok(Step::Idle)
+            }
+        }
+    }
+
+    /// One search for all of them: a store that was put back may learn of hundreds at once. A node that is to stop
+    /// keeps the hold: the next start goes on with the round.
     async fn erase(&self, erasures: Vec<Erasure>) -> Result<(), StepError> {
-        let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
         let ids: Vec<_> = erasures.iter().map(|erasure| erasure.id).collect();
-        let search = move || {
-            let new = store.read()?.to_be_created()?;
-            let found = find(&store, &erasures, &|| *stop.borrow())?;
-            Ok::<_, StoreError>(found.map(|found| (found, new)))
+        let Some((found, scope)) = self.search(erasures, ids.clone()).await? else {
+            return Ok(self.end_unless_stopped(Vec::new()).await?);
         };
-        let Some((found, new)) = tokio::task::spawn_blocking(search).await?? else {
-            return Ok(());
-        };
-        let contacts = found.iter().flat_map(|found| &found.contacts);
-        let contacts = contacts.copied().collect();
-        let scope = Arc::new(Scope { contacts, new });
+        let scope = Arc::new(scope);
         for (id, found) in ids.iter().zip(found) {
             self.remove(*id, found, &scope).await?;
         }
         self.remove_tickets().await?;
-        if !self.is_stopped() {
-            self.finish(ids).await?;
+        Ok(self.end_unless_stopped(ids).await?)
+    }
+
+    /// `None`: the node is to stop, or all of these erasures were given up.
+    async fn search(
+        &self,
+        erasures: Vec<Erasure>,
+        ids: Vec<[u8; 12]>,
+    ) -> Result<Option<(Vec<Found>, Scope)>, StepError> {
+        let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
+        let search = Arc::clone(&self.search);
+        let search = move || {
+            let new = store.read()?.to_be_created()?;
+            let is_wanted = || {
+                let unfinished = store.read().and_then(|now| now.has_unfinished(&ids));
+                // What cannot be read is the search's to tell.
+                unfinished.unwrap_or(true)
+            };
+            let found = search(&store, &erasures, &|| *stop.borrow() || !is_wanted())?;
+            Ok::<_, StoreError>(found.map(|found| (found, new)))
+        };
+        let Some((found, new)) = tokio::task::spawn_blocking(search).await?? else {
+            return Ok(None);
+        };
+        let contacts = found.iter().flat_map(|found| &found.contacts);
+        let contacts = contacts.copied().collect();
+        Ok(Some((found, Scope { contacts, new })))
+    }
+
+    async fn end_unless_stopped(&self, ids: Vec<[u8; 12]>) -> Result<(), StoreError> {
+        match self.is_stopped() {
+            true => Ok(()),
+            false => self.end(ids).await,
         }
-        Ok(())
     }
 
     fn is_stopped(&self) -> bool {
@@ -109,10 +202,16 @@ impl Eraser {
         id: [u8; 12],
         webhooks: Vec<ErasedWebhook>,
     ) -> Result<(), StoreError> {
-        self.in_steps(webhooks, move |tables, some: &[ErasedWebhook]| {
-            tables.erase_webhooks(&id, some)
-        })
-        .await
+        let webhooks = Arc::new(webhooks);
+        let mut next = (!webhooks.is_empty()).then(Place::default);
+        while let Some(from) = next.filter(|_| !self.is_stopped()) {
+            let webhooks = Arc::clone(&webhooks);
+            next = self
+                .store
+                .write(move |tables| tables.erase_webhooks(&id, &webhooks, from))
+                .await?;
+        }
+        Ok(())
     }
 
     async fn in_steps<T: Clone + Send + 'static>(
@@ -149,44 +248,38 @@ impl Eraser {
         Ok(())
     }
 
-    async fn finish(&self, ids: Vec<[u8; 12]>) -> Result<(), StoreError> {
-        let finished = ids.clone();
+    async fn end(&self, ids: Vec<[u8; 12]>) -> Result<(), StoreError> {
+        let ended = ids.clone();
         self.store
-            .write(move |tables| finished.iter().try_for_each(|id| tables.finish_erasure(id)))
+            .write(move |tables| tables.end_round(&ended))
             .await?;
+        self.wake_all();
         let snapshot = self.store.read()?;
         for id in ids {
-            let removed = snapshot.erasure(&id)?.map(|erasure| erasure.removed);
-            tracing::info!(erasure = hex::encode(id), ?removed, "somebody was erased");
+            if let Progress::Finished(erasure) = snapshot.erasure_progress(&id)? {
+                let removed = erasure.removed;
+                tracing::info!(erasure = hex::encode(id), ?removed, "somebody was erased");
+            }
         }
+        Ok(())
+    }
+
+    /// The node goes on, after a round that failed.
+    async fn let_go(&self) -> Result<(), StoreError> {
+        if self.store.read()?.is_erasing()? {
+            self.store.write(|tables| tables.let_go()).await?;
+            self.wake_all();
+        }
+        Ok(())
+    }
+
+    fn wake_all(&self) {
         let signals = self.store.signals();
         signals.pipeline.notify_one();
         signals.graph.notify_one();
         signals.push.notify_one();
+        signals.events.notify_one();
         signals.wake_deliveries();
-        Ok(())
-    }
-
-    /// The erasures to be finished. One whose record is damaged is forgotten: nobody knows any more whom it is about.
-    async fn unfinished(&self) -> Result<Vec<Erasure>, StoreError> {
-        let snapshot = self.store.read()?;
-        let mut erasures = Vec::new();
-        for id in snapshot.unfinished_erasures(TOGETHER_MAX)? {
-            match snapshot.erasure(&id) {
-                Ok(Some(erasure)) => erasures.push(erasure),
-                Ok(None) | Err(StoreError::Corrupt { .. }) => {
-                    tracing::error!(
-                        erasure = hex::encode(id),
-                        "an erasure's record is damaged: ask for it once more"
-                    );
-                    self.store
-                        .write(move |tables| tables.forget_erasure(&id))
-                        .await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(erasures)
     }
 }
 
@@ -196,16 +289,25 @@ impl Worker for Eraser {
     }
 
     async fn step(&mut self) -> Result<Step, StepError> {
-        let erasures = self.unfinished().await?;
-        if erasures.is_empty() || self.is_stopped() {
+        if self.is_stopped() {
             return Ok(Step::Idle);
         }
-        self.erase(erasures).await?;
-        Ok(Step::Busy)
+        let (waiting, under_way) = self.store.read()?.erasures_to_do()?;
+        if waiting + under_way == 0 {
+            self.pace.forget_failures();
+            self.health.well();
+        }
+        if self.pace.rest(self.clock.now_ms()).is_some() || waiting + under_way == 0 {
+            // A hold that could not be let go of when its round failed.
+            self.let_go().await?;
+            return Ok(Step::Idle);
+        }
+        self.round().await
     }
 
     async fn wait(&mut self) {
+        let rest = self.pace.rest(self.clock.now_ms()).unwrap_or(POLL);
         let woken = self.store.signals().erasures.notified();
-        let _ = tokio::time::timeout(POLL, woken).await;
+        let _ = tokio::time::timeout(rest.min(POLL), woken).await;
     }
 }

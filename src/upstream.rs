@@ -18,7 +18,7 @@ use crate::pipeline::lookout::PointedRead;
 use crate::schedule::Latest;
 use crate::store::erasures::StoreErasures;
 use crate::store::jobs::JobRun;
-use crate::store::outbox::StoreOutbox;
+use crate::store::outbox::{ErasureUnderWay, StoreOutbox};
 use crate::store::reference::{COLLECTIONS, StoreReplica};
 use crate::store::tasks::Need;
 use crate::store::{Store, StoreError};
@@ -121,7 +121,7 @@ impl Worker for Push {
     async fn step(&mut self) -> Result<Step, StepError> {
         self.release().await?;
         let pass = self.engine.step().await;
-        if matches!(pass, Err(PassError::Store(_))) && self.store.read()?.is_erasing()? {
+        if matches!(&pass, Err(PassError::Store(error)) if error.0.is::<ErasureUnderWay>()) {
             // The pass has ended because an erasure began (R38): there is nothing the matter with MongoDB.
             self.pause = PUSH_POLL;
             return Ok(Step::Idle);

@@ -48,6 +48,9 @@ pub trait Backend: Send + Sync {
     /// `POST /api/v1/erasures`: what was erased, or would be.
     fn erase<'a>(&'a self, asked: &'a Value) -> Answer<'a, Value>;
 
+    /// `POST /api/v1/erasures/{id}/abandon`: what had been erased by then.
+    fn abandon<'a>(&'a self, id: &'a str) -> Answer<'a, Value>;
+
     /// `GET /api/v1/documents/{collection}?count=1`.
     fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64>;
 

@@ -31,6 +31,9 @@ pub struct AdminClient {
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The longest line of an export: a document of MongoDB's 16 MiB, every byte of it escaped.
 const LINE_BYTES_MAX: usize = 128 << 20;
+/// Of an erasure that nobody answers for.
+const CUT_SHORT: &str = "nothing says that everything is gone: if the erasure has begun it goes on by itself, \
+    also after a restart, and `inlet status` names it until it is finished";
 /// How much of an unreadable refusal is shown.
 const REFUSAL_CHARS_MAX: usize = 500;
 
@@ -107,6 +110,15 @@ impl AdminClient {
         path: &str,
         body: Bytes,
     ) -> anyhow::Result<Response<Incoming>> {
+        accepted(self.ask(method, path, body).await?).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<Response<Incoming>> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .context("the node has gone")?;
@@ -119,14 +131,15 @@ impl AdminClient {
             .header(header::HOST, "localhost")
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .context("the node did not answer")?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        Err(refusal(response).await)
+        let response = sender.send_request(request).await;
+        response.context("the node did not answer")
+    }
+}
+
+async fn accepted(response: Response<Incoming>) -> anyhow::Result<Response<Incoming>> {
+    match response.status().is_success() {
+        true => Ok(response),
+        false => Err(refusal(response).await),
     }
 }
 
@@ -254,7 +267,20 @@ impl Backend for AdminClient {
     }
 
     fn erase<'a>(&'a self, asked: &'a Value) -> Answer<'a, Value> {
-        self.post_json("/api/v1/erasures", asked).boxed()
+        async move {
+            let body = asked.to_string().into();
+            let answered = self.ask(Method::POST, "/api/v1/erasures", body).await;
+            json(accepted(answered.context(CUT_SHORT)?).await?).await
+        }
+        .boxed()
+    }
+
+    fn abandon<'a>(&'a self, id: &'a str) -> Answer<'a, Value> {
+        async move {
+            let path = format!("/api/v1/erasures/{}/abandon", segment(id));
+            self.post_json(&path, &Value::Null).await
+        }
+        .boxed()
     }
 
     fn count<'a>(&'a self, collection: &'a str) -> Answer<'a, u64> {

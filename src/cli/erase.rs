@@ -14,7 +14,7 @@ use crate::erasure::Asked;
 #[derive(Debug, Parser)]
 pub struct Erase {
     /// An e-mail address of the person's; may be given several times.
-    #[arg(long = "email", value_name = "ADDRESS", required_unless_present_any = ["phones", "rewrite"])]
+    #[arg(long = "email", value_name = "ADDRESS", required_unless_present_any = ["phones", "rewrite", "abandon"])]
     pub(super) emails: Vec<String>,
     /// A phone number of the person's; may be given several times.
     #[arg(long = "phone", value_name = "NUMBER")]
@@ -31,6 +31,11 @@ pub struct Erase {
     /// Write the store's file anew, so that nothing that was erased is left in it; the node has to be stopped.
     #[arg(long, conflicts_with_all = ["emails", "phones", "country", "account", "dry_run"])]
     pub(super) rewrite: bool,
+    /// Give up an unfinished erasure, which `inlet status` names: what was removed stays removed, the rest stays here.
+    ///
+    /// Its record is kept and goes to inlet.erasures all the same: other nodes of the database carry it out.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["emails", "phones", "country", "account", "dry_run", "rewrite"])]
+    abandon: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -38,6 +43,12 @@ pub struct Erase {
 
 impl Erase {
     pub(super) async fn run(self, mut session: Session<'_>) -> anyhow::Result<()> {
+        if let Some(id) = &self.abandon {
+            usage(abandonable(id))?;
+            let answer = session.backend.abandon(id).await?;
+            session.print(&answer, self.json, given_up)?;
+            return Ok(());
+        }
         let asked = Asked {
             emails: self.emails,
             phones: self.phones,
@@ -58,12 +69,28 @@ impl Erase {
 }
 
 /// What cannot be read is a mistake of whoever typed it, as if clap had found it.
-fn usage<T>(read: Result<T, crate::erasure::Unreadable>) -> anyhow::Result<T> {
+fn usage<T>(read: Result<T, impl std::fmt::Display>) -> anyhow::Result<T> {
     use clap::error::{Error, ErrorKind};
     read.map_err(|error| {
         let usage: Error = Error::raw(ErrorKind::ValueValidation, format!("{error}\n"));
         usage.into()
     })
+}
+
+fn abandonable(id: &str) -> Result<(), String> {
+    let parsed = bson::oid::ObjectId::parse_str(id);
+    let told = |_| format!("`{id}` is no erasure's id: 24 hexadecimal digits are expected");
+    parsed.map(drop).map_err(told)
+}
+
+/// What became of one that was given up.
+fn given_up(answer: &Value) -> String {
+    format!(
+        "the erasure {} was given up here: what is not removed yet stays. Other nodes carry it out as soon as they \
+         read its record.\n\n{}",
+        cell(answer, "/erasure"),
+        report(answer)
+    )
 }
 
 fn would_go(answer: &Value) -> String {

@@ -89,13 +89,32 @@ fn silent(status: &Value) -> String {
     )
 }
 
-/// Only where there is something to say: that the node rests meanwhile, or what the file still holds.
+/// Only where there is something to say: that the node rests meanwhile, that it cannot be done, or what the file still
+/// holds.
 fn erasures(status: &Value) -> String {
     let count = |name| status.pointer(name).and_then(Value::as_u64).unwrap_or(0);
     let mut facts = Vec::new();
     if count("/erasures/under_way") > 0 {
-        let rests = "under way: until it is finished nothing is processed, pushed or sent";
-        facts.push(("erasure", rests.to_owned()));
+        let under_way = cell(status, "/erasures/under_way");
+        let rests = format!("{under_way}; meanwhile nothing is processed, pushed or sent");
+        facts.push(("erasures under way", rests));
+    }
+    if count("/erasures/waiting") > 0 {
+        facts.push(("erasures waiting", cell(status, "/erasures/waiting")));
+    }
+    let unfinished = table::items(status, "/erasures/unfinished");
+    if !unfinished.is_empty() {
+        let ids: Vec<_> = unfinished.iter().map(|id| cell(id, "")).collect();
+        facts.push(("unfinished", ids.join(" ")));
+    }
+    if status
+        .pointer("/erasures/trouble")
+        .is_some_and(|trouble| !trouble.is_null())
+    {
+        let since = time(status, "/erasures/trouble/since_ms");
+        let error = cell(status, "/erasures/trouble/error");
+        facts.push(("ERASING FAILS", format!("since {since}: {error}")));
+        facts.push(("remedy", cell(status, "/erasures/trouble/remedy")));
     }
     if count("/erasures/unpushed") > 0 {
         facts.push(("erasures to push", cell(status, "/erasures/unpushed")));
@@ -275,6 +294,25 @@ mod tests {
         }
         assert!(!shown.contains("IGNORED BECAUSE"), "{shown}");
         assert!(!shown.contains("FACEBOOK TOKEN"), "{shown}");
+    }
+
+    #[test]
+    fn erasures_are_named_until_they_are_finished_and_an_alarm_says_what_to_do() {
+        let nothing = json!({ "erasures": {"waiting": 0, "under_way": 0, "unfinished": [], "trouble": null} });
+        assert!(!render(&nothing).contains("eras"), "{}", render(&nothing));
+        let shown = render(&json!({ "erasures": {
+            "waiting": 1, "under_way": 2, "unfinished": ["e1", "e2", "e3"],
+            "trouble": {"error": "no page 7", "since_ms": 0, "remedy": "look at the disk"},
+        } }));
+        for line in [
+            "erasures under way  2; meanwhile nothing is processed, pushed or sent",
+            "erasures waiting    1",
+            "unfinished          e1 e2 e3",
+            "ERASING FAILS       since 1970-01-01T00:00:00.000Z: no page 7",
+            "remedy              look at the disk",
+        ] {
+            assert!(shown.contains(line), "no `{line}` in\n{shown}");
+        }
     }
 
     #[test]

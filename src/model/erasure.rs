@@ -45,6 +45,8 @@ pub struct Erasure {
     pub upto: u64,
     /// Another node was asked for it: of these webhooks it concerns those that arrived before `at_ms`.
     pub is_elsewheres: bool,
+    /// It was given up here: what was removed stays removed, and it concerns nothing any more.
+    pub is_abandoned: bool,
     /// What has been removed here so far.
     pub removed: Removed,
 }
@@ -76,7 +78,8 @@ impl Erasure {
     /// Whether it concerns a webhook of this sequence number that arrived then, or what was made of it.
     #[must_use]
     pub fn concerns(&self, seq: u64, arrived_at_ms: i64) -> bool {
-        seq <= self.upto && (!self.is_elsewheres || arrived_at_ms < self.at_ms)
+        let came_before = !self.is_elsewheres || arrived_at_ms < self.at_ms;
+        !self.is_abandoned && seq <= self.upto && came_before
     }
 
     /// Whether it concerns this account; one that is not known is nobody's.
@@ -107,10 +110,15 @@ mod tests {
             node: "a".to_owned(),
             upto: 7,
             is_elsewheres: false,
+            is_abandoned: false,
             removed: Removed::default(),
         };
         let elsewhere = Erasure {
             is_elsewheres: true,
+            ..here.clone()
+        };
+        let abandoned = Erasure {
+            is_abandoned: true,
             ..here.clone()
         };
         // A clock that was set back since must not cost a lead that came later.
@@ -118,6 +126,7 @@ mod tests {
         assert!(elsewhere.concerns(7, 999) && !elsewhere.concerns(7, 1_000));
         // Nor must the clock of another node that is fast.
         assert!(!elsewhere.concerns(8, 999));
+        assert!(!abandoned.concerns(1, 1));
         assert!(here.concerns_account(Some(ObjectId::from_bytes([2; 12]))));
         assert!(!here.concerns_account(Some(ObjectId::from_bytes([3; 12]))));
         assert!(!here.concerns_account(None));

@@ -126,7 +126,7 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
         let (verdicts, identity) = (self.known.clone(), self.store.identity().clone());
         let work = move |tables: &mut crate::store::Tables<'_>| {
             verdicts.into_iter().try_for_each(|(number, verdict)| {
-                tables.settle_delivery(number, verdict, &identity, now_ms)
+                tables.settle_marked(number, verdict, &identity, now_ms)
             })
         };
         self.store.write(work).await?;
@@ -230,7 +230,7 @@ impl<W: Way, C: Claims> Deliveries<W, C> {
     async fn settle_one(&self, number: u64, verdict: Verdict) -> Result<(), StoreError> {
         let (identity, now_ms) = (self.store.identity().clone(), self.clock.now_ms());
         let work = move |tables: &mut crate::store::Tables<'_>| {
-            tables.settle_delivery(number, verdict, &identity, now_ms)
+            tables.settle_marked(number, verdict, &identity, now_ms)
         };
         self.store.write(work).await?;
         self.store.signals().push.notify_one();

@@ -266,7 +266,7 @@ impl Tables<'_> {
         lead: Option<u64>,
     ) -> Result<Vec<Delivery>, StoreError> {
         let mut found = Vec::new();
-        for number in numbers_of(&self.webhook_deliveries, seq, lead, usize::MAX)? {
+        for (_, number) in numbers_of(&self.webhook_deliveries, seq, lead, usize::MAX)? {
             found.extend(self.delivery(number)?);
         }
         Ok(found)
@@ -314,8 +314,24 @@ impl Tables<'_> {
         Ok(begun)
     }
 
+    /// As [`Tables::settle_delivery`], of a delivery that was marked as being sent. One that is marked no more stays as
+    /// it is: a commit whose answer was lost has settled it, and its attempt would be counted twice.
+    pub(crate) fn settle_marked(
+        &mut self,
+        number: u64,
+        verdict: Verdict,
+        node: &super::Identity,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let delivery = self.intact(number)?;
+        match delivery.map(|delivery| delivery.state) {
+            Some(State::Sending { .. }) => self.settle_delivery(number, verdict, node, now_ms),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes down what a delivery has come to, and tells the lead of a failure. One that has ended already, or was
-    /// removed, stays as it is: a commit whose outcome was unknown may have settled it.
+    /// removed, stays as it is.
     pub(crate) fn settle_delivery(
         &mut self,
         number: u64,
@@ -381,27 +397,26 @@ impl Tables<'_> {
         limit: usize,
     ) -> Result<usize, StoreError> {
         let mut removed = 0;
-        for number in numbers_of(&self.webhook_deliveries, seq, lead, limit)? {
-            let Some(delivery) = self.intact(number)? else {
-                continue;
-            };
-            self.unlist(number, &delivery)?;
-            self.webhook_deliveries
-                .remove((seq, delivery.lead, number))?;
+        for (lead, number) in numbers_of(&self.webhook_deliveries, seq, lead, limit)? {
+            if let Some(delivery) = self.intact(number)? {
+                self.unlist(number, &delivery)?;
+            }
+            self.webhook_deliveries.remove((seq, lead, number))?;
             self.deliveries.remove(number)?;
             removed += 1;
         }
         Ok(removed)
     }
 
-    /// How many of a webhook's deliveries, those of one lead if given, are being sent.
+    /// How many of the first `limit` of a webhook's deliveries, those of one lead if given, are being sent.
     pub(super) fn deliveries_under_way(
         &mut self,
         seq: u64,
         lead: Option<u64>,
+        limit: usize,
     ) -> Result<u64, StoreError> {
         let mut under_way = 0;
-        for number in numbers_of(&self.webhook_deliveries, seq, lead, usize::MAX)? {
+        for (_, number) in numbers_of(&self.webhook_deliveries, seq, lead, limit)? {
             let delivery = self.intact(number)?;
             let is_under_way =
                 delivery.is_some_and(|one| matches!(one.state, State::Sending { .. }));
@@ -507,7 +522,7 @@ impl Snapshot {
     /// When the store cannot be read or a record is damaged.
     pub fn deliveries_of(&self, seq: u64) -> Result<Vec<(u64, Delivery)>, StoreError> {
         let mut found = Vec::new();
-        for number in numbers_of(&self.webhook_deliveries, seq, None, usize::MAX)? {
+        for (_, number) in numbers_of(&self.webhook_deliveries, seq, None, usize::MAX)? {
             found.extend(self.delivery(number)?.map(|delivery| (number, delivery)));
         }
         Ok(found)
@@ -553,14 +568,19 @@ fn load(
     codec::decode(TABLE, record.value()).map(Some)
 }
 
+/// Leads' rows and deliveries' numbers.
 fn numbers_of(
     of_webhook: &impl ReadableTable<(u64, u64, u64), ()>,
     seq: u64,
     lead: Option<u64>,
     limit: usize,
-) -> Result<Vec<u64>, StoreError> {
+) -> Result<Vec<(u64, u64)>, StoreError> {
     let leads = lead.map_or(0..=u64::MAX, |lead| lead..=lead);
     let all = of_webhook.range((seq, *leads.start(), 0)..=(seq, *leads.end(), u64::MAX))?;
-    let numbers = all.take(limit).map(|entry| Ok(entry?.0.value().2));
+    let numbers = all.take(limit).map(|entry| {
+        let entry = entry?.0;
+        let (_, lead, number) = entry.value();
+        Ok((lead, number))
+    });
     numbers.collect()
 }

@@ -344,6 +344,10 @@ impl Snapshot {
         load(&self.documents, row)
     }
 
+    pub(crate) fn has_document(&self, row: Row) -> Result<bool, StoreError> {
+        Ok(self.documents.get(key(row))?.is_some())
+    }
+
     /// The documents of a collection after row `after`, in order, at most `limit` and about 8 MiB of them. A damaged
     /// one is given as its error.
     ///

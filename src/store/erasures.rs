@@ -1,21 +1,29 @@
 //! Erasures (R38): the records of them, what they have removed so far, and what they keep from coming back.
 //!
-//! An erasure begins with its record, in a transaction of its own. From then on until it is finished nothing is made of
-//! webhooks, pushed or told: what is to go is looked for in a store to which nothing is added but webhooks, and nothing
-//! of the person leaves the node meanwhile. What a crash leaves undone is found and done again, since the record has
-//! all that is needed to find it.
+//! An erasure begins with its record, in a transaction of its own, and waits for a round, which carries out all that
+//! wait: see `rounds`. Until then the node goes on. Whom it concerns is fixed with the record: what the person sent up
+//! to then. Of that more leads, documents and notifications may be made while it waits, and some may go out; the round
+//! finds them by the same addresses, and by the contact they were made for. What names the person itself is made into
+//! nothing any more. What the person sends after the record is nobody's who is erased: a contact that it is taken for
+//! stays, with what it says by then.
+//!
+//! What a crash leaves undone is found and done again, since the record has all that is needed to find it.
 //!
 //! Must not know: how a person is recognised in a webhook, and when to look.
 
 mod removal;
+mod rounds;
 mod upstream;
+mod webhooks;
 
 use bson::oid::ObjectId;
 use redb::{ReadableTable, ReadableTableMetadata};
 
-pub use removal::{ErasedWebhook, Scope};
+pub use removal::Scope;
 pub(crate) use removal::{first_copy_key, repeat_key};
+pub use rounds::{NotAbandoned, Progress};
 pub use upstream::StoreErasures;
+pub use webhooks::{ErasedWebhook, Place};
 
 use super::documents::Collection;
 use super::{Snapshot, StoreError, Tables, codec};
@@ -38,8 +46,7 @@ pub struct LeftUpstream {
 }
 
 impl Tables<'_> {
-    /// Begins an erasure asked for here: it concerns every webhook up to the last one stored. From the end of this
-    /// transaction on nothing is made of webhooks, pushed or told.
+    /// Takes note of an erasure asked for here: it concerns every webhook up to the last one stored.
     pub(crate) fn begin_erasure(&mut self, mut erasure: Erasure) -> Result<(), StoreError> {
         erasure.upto = self.newest_webhook()?;
         self.add_erasure(&erasure)?;
@@ -70,7 +77,8 @@ impl Tables<'_> {
         for key in &erasure.keys {
             self.erased_people.insert((key, &erasure.id), ())?;
         }
-        self.unfinished_erasures.insert(&erasure.id, ())?;
+        self.unfinished_erasures
+            .insert(&erasure.id, erasure.is_elsewheres)?;
         Ok(())
     }
 
@@ -80,12 +88,6 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Everything is removed: the node goes on. The file is written anew when that can be done.
-    pub(crate) fn finish_erasure(&mut self, id: &[u8; 12]) -> Result<(), StoreError> {
-        self.unfinished_erasures.remove(id)?;
-        self.want_rewrite()
-    }
-
     /// An erasure whose record is damaged tells nobody's name any more: it is forgotten, so that it can be read from
     /// upstream, or asked for, once more.
     pub(crate) fn forget_erasure(&mut self, id: &[u8; 12]) -> Result<(), StoreError> {
@@ -93,11 +95,6 @@ impl Tables<'_> {
         self.unfinished_erasures.remove(id)?;
         self.unpushed_erasures.remove(id)?;
         Ok(())
-    }
-
-    /// Whether an erasure is under way: nothing else may be done with what is stored.
-    pub(crate) fn is_erasing(&self) -> Result<bool, StoreError> {
-        Ok(!self.unfinished_erasures.is_empty()?)
     }
 
     /// Whether whoever is known by one of these was erased after this webhook came: a lead that had to be fetched, or
@@ -134,14 +131,6 @@ impl Tables<'_> {
 }
 
 impl Snapshot {
-    /// Whether an erasure is under way: nothing else may be done with what is stored.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn is_erasing(&self) -> Result<bool, StoreError> {
-        Ok(!self.unfinished_erasures.is_empty()?)
-    }
-
     /// Erasures that are not finished, at most `limit`.
     ///
     /// # Errors
@@ -168,14 +157,6 @@ impl Snapshot {
     /// When the store cannot be read, or the record is damaged.
     pub fn erasure(&self, id: &[u8; 12]) -> Result<Option<Erasure>, StoreError> {
         load(&self.erasures, id)
-    }
-
-    /// Whether an erasure is to be finished yet.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn is_unfinished(&self, id: &[u8; 12]) -> Result<bool, StoreError> {
-        Ok(self.unfinished_erasures.get(id)?.is_some())
     }
 
     /// Whether an erasure waits to be pushed.

@@ -39,10 +39,10 @@ pub struct StoreOutbox {
     written: Mutex<Written>,
 }
 
-/// Nothing is pushed while an erasure is under way.
+/// Nothing is pushed while a round of erasures is under way.
 #[derive(Debug, thiserror::Error)]
 #[error("an erasure is under way")]
-struct ErasureUnderWay;
+pub struct ErasureUnderWay;
 
 /// Fields that contacts had not, by row.
 type Lacking = HashMap<Row, Vec<&'static str>>;
@@ -318,6 +318,7 @@ impl Tables<'_> {
         for (one, id) in verdicts.iter().zip(written) {
             let (pending, verdict) = one;
             if !self.is_there(pending.row)? {
+                self.remove_tickets(std::iter::once(pending))?;
                 continue;
             }
             there.push(one);

@@ -68,7 +68,7 @@ macro_rules! schema {
 schema! {
     everybody {
         /// Single values: schema version, node id and earlier ones, epoch, the pipeline's cursor, how far retention has
-        /// come, the last row, the resume token, the push project that works.
+        /// come, the last row, the resume token, the push project that works, the hold of a round of erasures.
         meta META: &'static str => &'static [u8];
         /// Counters that outlive what they counted: outcomes and reasons by name.
         counts NAME_TO_COUNT: &'static str => u64;
@@ -138,8 +138,8 @@ schema! {
         erasures ERASURE_TO_RECORD: &'static [u8; 12] => &'static [u8];
         /// Erasures by what their people are known by: (hash, erasure).
         erased_people PERSON_TO_ERASURE: (&'static [u8; 16], &'static [u8; 12]) => ();
-        /// Erasures that are not finished: until they are, nothing is made of webhooks, pushed or told.
-        unfinished_erasures UNFINISHED_ERASURE: &'static [u8; 12] => ();
+        /// Erasures that wait for a round, or are under way in one; true: another node was asked.
+        unfinished_erasures UNFINISHED_ERASURE: &'static [u8; 12] => bool;
         /// Erasures asked for here that are not upstream yet.
         unpushed_erasures UNPUSHED_ERASURE: &'static [u8; 12] => ();
         /// What may be upstream of what was erased: (erasure, collection, `_id`); 1: MongoDB has acknowledged it.

@@ -318,7 +318,7 @@ pub trait Erasures: Send + Sync + 'static {
     fn learn(&self, records: Vec<RawDocumentBuf>, read_to: bson::DateTime)
     -> Result<(), PortError>;
 
-    /// Whether everything that is known has been applied: until then nothing is pushed.
+    /// Whether everything that was learnt has been applied, and nothing is being applied: until then nothing is pushed.
     ///
     /// # Errors
     /// When the store cannot be read.

@@ -1,6 +1,8 @@
 //! `inlet erase`: a person goes, and does not come back by a resend, a crash, another node or an old copy of the store
 //! (R38).
 
+mod rounds;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -83,7 +85,7 @@ async fn speaks_of_her(node: &Node) -> bool {
 async fn finished(node: &Node) {
     wait::until("the erasure to be finished", FINISHED_WITHIN, async || {
         let erasures = node.status().await["erasures"].clone();
-        (erasures["under_way"] == 0)
+        (erasures["unfinished"] == json!([]))
             .then_some(())
             .ok_or_else(|| erasures.to_string())
     })

@@ -386,6 +386,24 @@ async fn a_device_that_is_gone_is_asked_again_under_another_project() {
     assert_eq!(bench.handed_over(Push), 2);
 }
 
+/// A commit that fails may have reached the disk all the same, and is made once more.
+#[tokio::test]
+async fn an_attempt_is_counted_once_at_whatever_write_the_store_fails() {
+    let mut failed = 0;
+    for at in 0..20 {
+        let bench = Bench::with("only_send_email").await;
+        bench.lead(1).await;
+        let mut email = bench.worker(Email);
+        bench.next(Email, Reply::UnknownAndBreakStore(at));
+        failed += u32::from(email.step().await.is_err());
+        bench.mend_store().await;
+        let _ = email.step().await;
+        let delivery = bench.delivery(Email);
+        assert_eq!((delivery.attempts, delivery.state.name()), (1, "waiting"));
+    }
+    assert!(failed > 3, "{failed} commits have failed");
+}
+
 #[tokio::test]
 async fn what_was_sent_is_written_down_even_if_the_store_fails_in_between() {
     let bench = Bench::with("only_send_sms").await;

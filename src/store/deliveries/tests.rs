@@ -90,6 +90,40 @@ async fn what_has_ended_is_not_settled_again() {
     assert_eq!(state(&store, one), "sent");
 }
 
+/// The answer of a commit may be lost: what it was to write down is written down once more.
+#[tokio::test]
+async fn what_was_settled_by_a_commit_whose_answer_was_lost_is_not_settled_once_more() {
+    let (_folder, store) = open();
+    let one = add(&store, Channel::Email, 1).await;
+    let settle = async |verdict: Verdict| {
+        let identity = store.identity().clone();
+        write(&store, move |tables| {
+            tables.settle_marked(one, verdict, &identity, NOW_MS)
+        })
+        .await;
+        store.read().unwrap().delivery(one).unwrap().unwrap()
+    };
+    let (error, due_ms) = ("no answer".to_owned(), NOW_MS);
+    let again = Verdict::Again {
+        error: error.clone(),
+        due_ms,
+    };
+    let unavailable = Verdict::Unavailable { error, due_ms };
+    for (verdict, attempts, refusals) in [(again, 1, 0), (unavailable, 1, 1), (sent(), 1, 1)] {
+        begin(&store, one).await;
+        let once = settle(verdict.clone()).await;
+        assert_eq!((once.attempts, once.refusals), (attempts, refusals));
+        assert_eq!(settle(verdict).await, once);
+    }
+    write(&store, move |tables| {
+        tables.resend_delivery(one, true, NOW_MS)
+    })
+    .await
+    .unwrap();
+    let asked_for_again = settle(sent()).await;
+    assert_eq!(asked_for_again.state.name(), "waiting");
+}
+
 #[tokio::test]
 async fn only_what_did_not_go_out_is_sent_once_more_unless_it_is_forced() {
     let (_folder, store) = open();

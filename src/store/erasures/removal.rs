@@ -13,7 +13,7 @@ use redb::ReadableTable;
 
 use super::ERASED_ROW;
 use crate::model::identity::derived_hash;
-use crate::model::{Erasure, Outcome, TaskKey, Webhook, derived_id};
+use crate::model::{Erasure, derived_id};
 use crate::store::documents::{Collection, Stored, key};
 use crate::store::outbox::unsettled::claims_of;
 use crate::store::{Snapshot, StoreError, Tables};
@@ -22,31 +22,6 @@ use crate::store::{Snapshot, StoreError, Tables};
 const TICKETS_MAX: usize = 1_000_000;
 /// Tickets looked at with one snapshot.
 const TICKETS_PAGE: usize = 10_000;
-
-/// A webhook that goes, or the tasks of it that do.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ErasedWebhook {
-    /// Its sequence number.
-    pub seq: u64,
-    /// All of it; if not, only these tasks, and the webhook with the last of its tasks.
-    pub is_whole: bool,
-    /// It gives an address itself, so that it is found whatever else is gone: it goes after what it leads to.
-    pub is_telling: bool,
-    /// Tasks that led to leads that go.
-    pub tasks: BTreeSet<TaskKey>,
-    /// Changes of a batch of which everything goes: whatever a lead of theirs is to become for other campaigns.
-    pub changes: BTreeSet<u32>,
-    /// Derived keys that it would have taken: they are taken from now on.
-    pub keys: Vec<[u8; 12]>,
-    /// Of a submission without an id: its hash, and when it arrived. A resend within the window is one of it (R10).
-    pub first_copy: Option<([u8; 16], i64)>,
-}
-
-impl ErasedWebhook {
-    fn takes(&self, task: &TaskKey) -> bool {
-        self.is_whole || self.tasks.contains(task) || self.changes.contains(&task.change)
-    }
-}
 
 /// What has to be known of everything that goes, to say what of it is upstream.
 #[derive(Debug, Default)]
@@ -72,20 +47,6 @@ impl Unacknowledged {
 }
 
 impl Tables<'_> {
-    /// Removes webhooks with their tasks, outcomes and notifications.
-    pub(crate) fn erase_webhooks(
-        &mut self,
-        erasure: &[u8; 12],
-        webhooks: &[ErasedWebhook],
-    ) -> Result<(), StoreError> {
-        self.erasing(erasure, |tables, erasure| {
-            webhooks.iter().try_for_each(|webhook| {
-                let erased = tables.erase_webhook(erasure, webhook);
-                as_far_as_readable(erased, erasure, "webhook", webhook.seq)
-            })
-        })
-    }
-
     /// Removes leads with all that belongs to them, and whoever they belong to with the last of them.
     pub(crate) fn erase_leads(
         &mut self,
@@ -140,105 +101,19 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Does some of an erasure, and keeps count in its record; nothing where it is finished already.
-    fn erasing(
+    /// Does some of an erasure, and keeps count in its record; nothing where it is finished or given up.
+    pub(super) fn erasing<T: Default>(
         &mut self,
         id: &[u8; 12],
-        work: impl FnOnce(&mut Self, &mut Erasure) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let Some(mut erasure) = super::load(&self.erasures, id)? else {
-            return Ok(());
+        work: impl FnOnce(&mut Self, &mut Erasure) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let is_unfinished = self.unfinished_erasures.get(id)?.is_some();
+        let Some(mut erasure) = super::load(&self.erasures, id)?.filter(|_| is_unfinished) else {
+            return Ok(T::default());
         };
-        work(self, &mut erasure)?;
-        self.put_erasure(&erasure)
-    }
-
-    fn erase_webhook(
-        &mut self,
-        erasure: &mut Erasure,
-        webhook: &ErasedWebhook,
-    ) -> Result<(), StoreError> {
-        let seq = webhook.seq;
-        for key in &webhook.keys {
-            if self.keys.get(key)?.is_none() {
-                self.keys.insert(key, ERASED_ROW)?;
-            }
-        }
-        if let Some((hash, arrived_at_ms)) = &webhook.first_copy
-            && self.first_copies.get(hash)?.is_none()
-        {
-            self.first_copies
-                .insert(hash, (*arrived_at_ms, ERASED_ROW))?;
-        }
-        let all = self.tasks_of(seq)?;
-        let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|task| webhook.takes(task));
-        for task in &gone {
-            self.erase_task(*task)?;
-        }
-        // Changes that the pipeline has not come to are in no table yet, and may be other people's.
-        let is_settled = webhook.is_whole || seq <= self.cursor()?;
-        if !kept.is_empty() || !is_settled {
-            erasure.removed.tasks += gone.len() as u64;
-            return Ok(());
-        }
-        self.erase_deliveries(erasure, seq, None)?;
-        self.erase_from_inbox(erasure, seq)
-    }
-
-    /// The begun and the ended tasks of a webhook.
-    fn tasks_of(&self, seq: u64) -> Result<BTreeSet<TaskKey>, StoreError> {
-        let whole = || (seq, 0, &[0; 12])..=(seq, u32::MAX, &[0xff; 12]);
-        let mut keys = BTreeSet::new();
-        for entry in self.tasks.range(whole())? {
-            keys.insert(task_key(entry?.0.value()));
-        }
-        for entry in self.outcomes.range(whole())? {
-            keys.insert(task_key(entry?.0.value()));
-        }
-        Ok(keys)
-    }
-
-    /// Counters tell of everything that ever happened, but for dead letters: these are counted while they wait for
-    /// somebody.
-    fn erase_task(&mut self, task: TaskKey) -> Result<(), StoreError> {
-        self.dequeue(task)?;
-        let ended = self.outcome(task)?;
-        if ended.is_some_and(|ended| matches!(ended.outcome, Outcome::DeadLetter { .. })) {
-            self.forget_outcome(task)?;
-        } else {
-            self.outcomes
-                .remove((task.seq, task.change, &task.campaign))?;
-        }
-        Ok(())
-    }
-
-    /// A webhook that the pipeline has not come to keeps its place, and nothing else: sequence numbers are given out
-    /// behind the last one, and never twice.
-    fn erase_from_inbox(&mut self, erasure: &mut Erasure, seq: u64) -> Result<(), StoreError> {
-        if self.inbox.get(seq)?.is_none() {
-            return Ok(());
-        }
-        erasure.removed.webhooks += 1;
-        if seq <= self.cursor()? {
-            self.inbox.remove(seq)?;
-            return Ok(());
-        }
-        let blank = crate::store::codec::encode(&Webhook::erased(erasure.at_ms));
-        self.inbox.insert(seq, blank.as_slice())?;
-        Ok(())
-    }
-
-    fn erase_deliveries(
-        &mut self,
-        erasure: &mut Erasure,
-        seq: u64,
-        lead: Option<u64>,
-    ) -> Result<(), StoreError> {
-        let under_way = self.deliveries_under_way(seq, lead)?;
-        let removed = self.remove_deliveries(seq, lead, usize::MAX)?;
-        erasure.removed.deliveries += removed as u64;
-        erasure.removed.deliveries_under_way += under_way;
-        Ok(())
+        let done = work(self, &mut erasure)?;
+        self.put_erasure(&erasure)?;
+        Ok(done)
     }
 
     fn erase_lead(
@@ -278,7 +153,7 @@ impl Tables<'_> {
         self.families.remove((owner, lead))?;
         self.conversations.remove(lead)?;
         if let Some(facts) = stored.lead {
-            self.erase_deliveries(erasure, facts.task.seq, Some(lead))?;
+            self.erase_deliveries(erasure, facts.task.seq, Some(lead), usize::MAX)?;
         }
         if is_last && owner != lead {
             self.erase_owner(erasure, owner, scope)?;
@@ -441,7 +316,7 @@ pub(crate) fn first_copy_key(
 }
 
 /// One damaged record must not keep everything else from being erased, nor the node from going on.
-fn as_far_as_readable(
+pub(super) fn as_far_as_readable(
     erased: Result<(), StoreError>,
     erasure: &mut Erasure,
     what: &str,
@@ -463,13 +338,5 @@ fn count(erasure: &mut Erasure, row: Row) {
         Collection::Leads => removed.leads += 1,
         Collection::Contacts => removed.contacts += 1,
         _ => removed.other_documents += 1,
-    }
-}
-
-fn task_key((seq, change, campaign): (u64, u32, &[u8; 12])) -> TaskKey {
-    TaskKey {
-        seq,
-        change,
-        campaign: *campaign,
     }
 }

@@ -60,9 +60,12 @@ impl Erasures for StoreErasures {
         Ok(())
     }
 
+    /// What was asked for here may wait for its round while everything is pushed as ever.
     fn are_applied(&self) -> Result<bool, PortError> {
-        let read = self.0.read().and_then(|snapshot| snapshot.is_erasing());
-        read.map(|is_erasing| !is_erasing).map_err(port)
+        let read = self.0.read().and_then(|snapshot| {
+            Ok(!snapshot.is_erasing()? && !snapshot.owes_others_an_erasure()?)
+        });
+        read.map_err(port)
     }
 
     fn owed(&self) -> Result<OwedErasures, PortError> {
@@ -121,8 +124,15 @@ impl Snapshot {
     /// What is owed, and the erasures whose records are damaged.
     fn owed_erasures(&self) -> Result<(OwedErasures, Vec<[u8; 12]>), StoreError> {
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
-        for entry in self.unpushed_erasures.iter()?.take(RECORDS_MAX) {
+        for entry in self.unpushed_erasures.iter()? {
             let id = *entry?.0.value();
+            // Its claims are not known yet, and they go first.
+            if self.has_unfinished(&[id])? {
+                continue;
+            }
+            if records.len() + damaged.len() == RECORDS_MAX {
+                break;
+            }
             match self.erasure(&id) {
                 Ok(Some(erasure)) => records.push(record(&erasure)),
                 Ok(None) | Err(StoreError::Corrupt { .. }) => damaged.push(id),
@@ -186,6 +196,7 @@ fn erasure(record: &Document) -> Option<Erasure> {
         node: record.get_str("node").unwrap_or_default().to_owned(),
         upto: 0,
         is_elsewheres: true,
+        is_abandoned: false,
         removed: Removed::default(),
     })
 }

@@ -42,6 +42,10 @@ impl Render<'_> {
 
     fn render(&self, pending: &Pending) -> Result<Rendered, StoreError> {
         let row = pending.row;
+        if !self.snapshot.has_document(row)? {
+            // It was erased, in a round that failed before it had removed the tickets.
+            return Ok(Rendered::Nothing);
+        }
         let stored = self.snapshot.document(row)?;
         if self.is_withdrawn(row, &stored)? {
             return Ok(Rendered::Nothing);

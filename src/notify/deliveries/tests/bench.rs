@@ -50,6 +50,8 @@ pub(super) enum Reply {
     Hang,
     /// It takes the message, and the store's next commit fails.
     BreakStore,
+    /// Nobody knows whether it took the message, and so many writes and syncs later one of the store's fails.
+    UnknownAndBreakStore(u64),
 }
 
 /// A sender.
@@ -466,6 +468,13 @@ impl Way for Told {
                 let disk = script.disk.lock().unwrap();
                 disk.trouble(Trouble::once(disk.operations()));
                 Ok(Receipt::default())
+            }
+            Reply::UnknownAndBreakStore(later) => {
+                let disk = script.disk.lock().unwrap();
+                disk.trouble(Trouble::once(disk.operations() + later));
+                Err(Failure::Unknown {
+                    detail: "the line went dead".to_owned(),
+                })
             }
         };
         Handed {
