@@ -21,6 +21,7 @@ pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod openmetrics;
 pub(crate) mod outcomes;
+pub(crate) mod pace;
 pub(crate) mod pip;
 pub(crate) mod port;
 pub(crate) mod process;
