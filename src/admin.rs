@@ -3,6 +3,8 @@
 //! Must not know: the store's tables, MongoDB. It turns requests into questions to the [`Console`].
 
 pub mod guard;
+#[cfg(test)]
+mod tests;
 mod veil;
 
 use std::sync::Arc;
@@ -37,7 +39,7 @@ pub fn router(console: Arc<Console>, backlog_max: u64, guard: Guard) -> Router {
         backlog_max,
         shows_secrets: guard.demands_token(),
     };
-    let all = Router::new().merge(api).merge(health()).with_state(state);
+    let all = Router::new().merge(api).merge(open()).with_state(state);
     all.layer(middleware::from_fn_with_state(
         guard,
         guard::require_own_host,
@@ -46,14 +48,11 @@ pub fn router(console: Arc<Console>, backlog_max: u64, guard: Guard) -> Router {
 
 /// The same routes for the command line, over a socket that only the node's user can open.
 pub fn socket_router(console: Arc<Console>, backlog_max: u64) -> Router {
-    Router::new()
-        .merge(api())
-        .merge(health())
-        .with_state(Admin {
-            console,
-            backlog_max,
-            shows_secrets: true,
-        })
+    Router::new().merge(api()).merge(open()).with_state(Admin {
+        console,
+        backlog_max,
+        shows_secrets: true,
+    })
 }
 
 #[derive(Clone)]
@@ -64,10 +63,12 @@ struct Admin {
     shows_secrets: bool,
 }
 
-fn health() -> Router<Admin> {
+/// What asks for no token.
+fn open() -> Router<Admin> {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
 }
 
 fn api() -> Router<Admin> {
@@ -104,14 +105,24 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
+/// The text format that Prometheus asks for first.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    match blocking(admin, Console::metrics).await {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
 type Answer = Result<Json<Value>, ConsoleError>;
 
 async fn status(State(admin): State<Admin>) -> Answer {
-    blocking(admin, |console| console.status()).await
+    blocking(admin, Console::status).await.map(Json)
 }
 
 async fn sync_status(State(admin): State<Admin>) -> Answer {
-    blocking(admin, |console| console.sync_status()).await
+    blocking(admin, Console::sync_status).await.map(Json)
 }
 
 async fn sync_now(State(admin): State<Admin>) -> Answer {
@@ -119,12 +130,13 @@ async fn sync_now(State(admin): State<Admin>) -> Answer {
 }
 
 async fn webhooks(State(admin): State<Admin>, Query(selection): Query<Selection>) -> Answer {
-    blocking(admin, move |console| console.webhooks(&selection)).await
+    let page = blocking(admin, move |console| console.webhooks(&selection)).await?;
+    Ok(Json(page))
 }
 
 async fn webhook(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
     let shows_secrets = admin.shows_secrets;
-    let Json(webhook) = blocking(admin, move |console| console.webhook(&id)).await?;
+    let webhook = blocking(admin, move |console| console.webhook(&id)).await?;
     Ok(Json(if shows_secrets {
         webhook
     } else {
@@ -165,6 +177,7 @@ async fn deliveries(State(admin): State<Admin>, Query(asked): Query<AskedDeliver
         console.deliveries(&filter, asked.before, limit)
     })
     .await
+    .map(Json)
 }
 
 #[derive(Deserialize, Default)]
@@ -238,18 +251,16 @@ async fn documents(
 }
 
 /// Listings read many records: not on the threads that serve webhooks.
-async fn blocking(
+async fn blocking<T: Send + 'static>(
     admin: Admin,
-    ask: impl FnOnce(&Console) -> Result<Value, ConsoleError> + Send + 'static,
-) -> Answer {
+    ask: impl FnOnce(&Console) -> Result<T, ConsoleError> + Send + 'static,
+) -> Result<T, ConsoleError> {
     let asked = tokio::task::spawn_blocking(move || ask(&admin.console)).await;
-    asked
-        .unwrap_or_else(|_| {
-            Err(ConsoleError::Invalid(
-                "the request could not be worked out".to_owned(),
-            ))
-        })
-        .map(Json)
+    asked.unwrap_or_else(|_| {
+        Err(ConsoleError::Invalid(
+            "the request could not be worked out".to_owned(),
+        ))
+    })
 }
 
 impl IntoResponse for ConsoleError {

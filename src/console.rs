@@ -7,6 +7,7 @@ mod deliveries;
 mod erasure;
 mod held;
 mod jobs;
+mod metrics;
 mod silent;
 mod tokens;
 
@@ -102,16 +103,12 @@ impl Console {
     /// # Errors
     /// When the store cannot be read.
     pub fn status(&self) -> Result<Value, ConsoleError> {
-        let levels = self.store.levels();
         // Before the snapshot: a webhook worked through in between counts twice, and not in neither.
-        let unread = levels.unread();
+        let unread = self.store.levels().unread();
         let snapshot = self.store.read()?;
         let waiting = snapshot.waiting()?;
         let identity = self.store.identity();
-        let oldest = snapshot.webhooks_after(levels.cursor(), 1)?;
-        let oldest = oldest
-            .into_iter()
-            .find_map(|(_, webhook)| Some(webhook.ok()?.arrived_at_ms));
+        let oldest = self.oldest_unread_ms(&snapshot)?;
         let ready = unread + waiting.timed + waiting.graph;
         let sizes = self.store.reference();
         let sizes = COLLECTIONS
@@ -134,20 +131,27 @@ impl Console {
                 "parked": waiting.parked,
                 "oldest_age_ms": oldest.map(|at_ms| self.clock.now_ms() - at_ms),
             },
-            "outcomes": counted(&snapshot, ["lead", "duplicate", "ignored", "dead_letter"].into_iter())?,
+            "outcomes": counted(&snapshot, Outcome::NAMES.into_iter())?,
             "reasons": counted(&snapshot, Reason::ALL.iter().map(|reason| reason.name()))?,
             "deliveries": self.delivery_status(&snapshot)?,
             "sync": self.sync(&snapshot)?,
             "reference": reference,
             "store": self.file(snapshot.needed_bytes()?),
             "erasures": self.erasure_status(&snapshot)?,
-            "silent": silent::campaigns(&self.store, &snapshot, self.clock.now_ms())?,
-            "jobs": jobs::all(&snapshot, self.live.as_ref())?,
+            "silent": silent::shown(&silent::campaigns(&self.store, &snapshot, self.clock.now_ms())?),
+            "jobs": jobs::shown(jobs::all(&snapshot, self.live.as_ref())?),
             "refused": self.live.as_ref().map(refused),
             "events": self.live_events(&snapshot)?,
             "dependencies": self.live.as_ref().map(dependencies),
             "facebook": self.tokens(&snapshot)?,
         }))
+    }
+
+    /// When the oldest webhook arrived that the pipeline has not looked at.
+    fn oldest_unread_ms(&self, snapshot: &Snapshot) -> Result<Option<i64>, StoreError> {
+        let oldest = snapshot.webhooks_after(self.store.levels().cursor(), 1)?;
+        let mut intact = oldest.into_iter().filter_map(|(_, webhook)| webhook.ok());
+        Ok(intact.next().map(|webhook| webhook.arrived_at_ms))
     }
 
     /// `null` where live events are off.
@@ -161,16 +165,17 @@ impl Console {
         })
     }
 
-    /// The file is sparse: what counts is the space it takes, not its length. What its records need is known from the
-    /// last self-check.
+    /// The file is sparse: what counts is the space it takes, not its length.
+    fn file_bytes(&self) -> Option<u64> {
+        let file = self.store.path()?.metadata().ok()?;
+        Some(file.blocks() * 512)
+    }
+
+    /// What the store's records need is known from the last self-check.
     fn file(&self, needed_bytes: u64) -> Value {
-        let path = self.store.path();
-        let taken = path
-            .and_then(|path| path.metadata().ok())
-            .map(|file| file.blocks() * 512);
         json!({
-            "path": path,
-            "bytes": taken,
+            "path": self.store.path(),
+            "bytes": self.file_bytes(),
             "needed_bytes": Some(needed_bytes).filter(|bytes| *bytes > 0),
             "available": self.store.is_available(),
         })

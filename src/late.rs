@@ -1,21 +1,21 @@
-//! What is built when it is first needed, and again until that works: what its building lacks may come while the node
-//! runs. Clients over TLS above all: they cannot be built on a machine that has no root certificates, and that is no
-//! reason to take no webhooks, or to give up what could be sent an hour later.
+//! A client over TLS, built when it is first needed, and again until that works: it cannot be built on a machine that
+//! has no root certificates, and that is no reason to take no webhooks, or to give up what could be sent once they are
+//! there.
 //!
-//! Must not know: what it builds.
+//! Must not know: whom the client is to talk to.
 
 use std::sync::OnceLock;
 
 use crate::detail::with_causes;
 
-/// One of these, once it could be built.
+/// A client, once it could be built.
 pub struct Late<T> {
     build: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     built: OnceLock<T>,
 }
 
 impl<T> Late<T> {
-    /// Something that `build` makes, called `what` where it cannot: "the Twilio client".
+    /// The client that `build` makes, called `what` where it cannot: "the Twilio client".
     pub fn new<E: std::error::Error>(
         what: &'static str,
         build: impl Fn() -> Result<T, E> + Send + Sync + 'static,
@@ -57,14 +57,14 @@ mod tests {
     fn it_is_built_as_often_as_that_fails_and_once_more() {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
-        let late = Late::new("the bridge", move || {
+        let late = Late::new("the client", move || {
             match counted.fetch_add(1, Ordering::Relaxed) {
-                0 | 1 => Err(io::Error::other("no stones")),
+                0 | 1 => Err(io::Error::other("no roots")),
                 call => Ok(call),
             }
         });
         let why =
-            "the bridge cannot be set up: no stones; see that this machine has root certificates";
+            "the client cannot be set up: no roots; see that this machine has root certificates";
         for _ in 0..2 {
             assert_eq!(late.get(), Err(why.to_owned()));
         }

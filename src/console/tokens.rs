@@ -3,6 +3,7 @@
 //! Must not know: how tokens are renewed. No token is ever shown.
 
 use bson::oid::ObjectId;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Console, Live};
@@ -23,11 +24,24 @@ const RECONNECT_IN_TIME: &str = "reconnect Facebook for this account in time";
 /// Rows of each kind at most.
 const ROWS_MAX: usize = 1_000;
 
+/// A token that Graph refuses or whose time is over, or one that leads wait for and that is not there.
+#[derive(Serialize)]
+pub(super) struct Trouble {
+    pub(super) account: String,
+    page: Option<String>,
+    /// `None`: there is none.
+    pub(super) key: Option<String>,
+    since_ms: Option<i64>,
+    reason: String,
+    remedy: &'static str,
+}
+
 impl Console {
     /// The tokens' part of [`Console::status`].
     pub(super) fn tokens(&self, snapshot: &Snapshot) -> Result<Value, StoreError> {
         let reference = self.store.reference();
-        let broken = self.broken(snapshot, &reference)?;
+        let mut broken = self.broken_tokens(snapshot, &reference)?;
+        broken.truncate(ROWS_MAX);
         Ok(json!({
             "broken": broken,
             "expiring": self.expiring(&reference),
@@ -38,13 +52,17 @@ impl Console {
     }
 
     /// Refused tokens, missing keys that leads wait for, and tokens whose time is over.
-    fn broken(&self, snapshot: &Snapshot, reference: &Reference) -> Result<Vec<Value>, StoreError> {
-        let mut rows = Vec::new();
+    pub(super) fn broken_tokens(
+        &self,
+        snapshot: &Snapshot,
+        reference: &Reference,
+    ) -> Result<Vec<Trouble>, StoreError> {
+        let mut troubles = Vec::new();
         let mut refused = Vec::new();
         for (place, broken) in snapshot.broken_tokens()? {
             if is_present(snapshot, reference, &place, &broken)? {
                 refused.extend(place.key);
-                rows.push(broken_row(reference, &place, &broken));
+                troubles.push(trouble(reference, place, broken));
             }
         }
         let now_ms = self.clock.now_ms();
@@ -53,14 +71,15 @@ impl Console {
             .filter(|key| key.is_expired(now_ms) && !refused.contains(&key.id))
             .collect();
         expired.sort_by_key(|key| (key.expires_at_ms, key.id));
-        rows.extend(expired.into_iter().map(|key| {
-            json!({
-                "account": key.account_id.to_hex(), "page": key.page_id, "key": key.id.to_hex(),
-                "since_ms": key.expires_at_ms, "reason": "the token has expired", "remedy": RECONNECT,
-            })
+        troubles.extend(expired.into_iter().map(|key| Trouble {
+            account: key.account_id.to_hex(),
+            page: key.page_id.clone(),
+            key: Some(key.id.to_hex()),
+            since_ms: key.expires_at_ms,
+            reason: "the token has expired".to_owned(),
+            remedy: RECONNECT,
         }));
-        rows.truncate(ROWS_MAX);
-        Ok(rows)
+        Ok(troubles)
     }
 
     fn expiring(&self, reference: &Reference) -> Vec<Value> {
@@ -97,7 +116,7 @@ fn is_present(
     }
 }
 
-fn broken_row(reference: &Reference, place: &Place, broken: &Broken) -> Value {
+fn trouble(reference: &Reference, place: Place, broken: Broken) -> Trouble {
     let of_key = place.key.and_then(|id| find(reference, id));
     // A key for all pages that is of no use on one of them lacks that page's permission.
     let remedy = match of_key {
@@ -105,10 +124,14 @@ fn broken_row(reference: &Reference, place: &Place, broken: &Broken) -> Value {
         Some(key) if key.page_id != place.page => GRANT,
         Some(_) => RECONNECT,
     };
-    json!({
-        "account": place.account.to_hex(), "page": place.page, "key": place.key.map(|key| key.to_hex()),
-        "since_ms": broken.since_ms, "reason": broken.reason, "remedy": remedy,
-    })
+    Trouble {
+        account: place.account.to_hex(),
+        page: place.page,
+        key: place.key.map(|key| key.to_hex()),
+        since_ms: Some(broken.since_ms),
+        reason: broken.reason,
+        remedy,
+    }
 }
 
 /// What has gone wrong with the renewal, and what to do if it is not to be waited for.

@@ -71,6 +71,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome's name.
+    pub const NAMES: [&str; 4] = ["lead", "duplicate", "ignored", "dead_letter"];
+
     /// The outcome's name in listings and filters.
     #[must_use]
     pub fn name(&self) -> &'static str {

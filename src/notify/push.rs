@@ -57,6 +57,8 @@ pub struct Message {
     pub title: String,
     /// The text; shortened where the message would be longer than the 4,096 bytes that FCM takes.
     pub body: String,
+    /// The project that `token` is to be asked for under; `None`: the one that the key file names by then.
+    pub project: Option<String>,
     /// What the app reads. Keys that FCM reserves (`from`, `message_type`, `google…`, `gcm…`) are left out.
     pub data: BTreeMap<String, String>,
 }
@@ -130,11 +132,11 @@ impl PushSender {
     /// [`Failure`] says what became of it. After [`NotTaken::Unknown`] it may be sent again (R26).
     pub async fn send(&self, message: &Message) -> Result<Receipt, Failure> {
         let payload = payload::render(message)?;
-        let access = self.tokens.get().await?;
+        let access = fit_for(message, self.tokens.get().await?)?;
         let (answer, access) = match self.post(&payload, &access).await {
             // A token may be withdrawn before its time. One look for a better one, and no more.
             Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => {
-                let fresh = self.tokens.instead_of(&access).await?;
+                let fresh = fit_for(message, self.tokens.instead_of(&access).await?)?;
                 (self.post(&payload, &fresh).await, fresh)
             }
             answer => (answer, access),
@@ -160,6 +162,18 @@ impl PushSender {
             .await
             .map_err(http::NoAnswer::into_failure)
     }
+}
+
+/// The key file may be another project's by now: what is known of devices, and what is about to be learnt, is of the
+/// project that the message was worked out for. Nothing is handed over then, and it is worked out again.
+fn fit_for(message: &Message, access: Arc<Access>) -> Result<Arc<Access>, NotTaken> {
+    let project = message.project.as_deref();
+    if project.is_none_or(|project| project == access.project_id()) {
+        return Ok(access);
+    }
+    let now = access.project_id();
+    let detail = format!("the key file is of another project by now, {now}: tried again under it");
+    Err(http::unavailable(detail))
 }
 
 impl From<Failure> for NotTaken {

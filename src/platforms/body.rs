@@ -68,25 +68,51 @@ fn json_as_key(fields: &Map<String, Value>) -> Option<Value> {
 }
 
 fn multipart(boundary: &str, body: &[u8]) -> Option<Value> {
-    let whole = Ok::<_, Infallible>(Bytes::copy_from_slice(body));
-    let mut parts = Multipart::new(stream::once(ready(whole)), boundary);
     let mut fields = Map::new();
-    // Everything is there already, so nothing is ever pending. A body that breaks off keeps the parts before.
-    while let Some(Ok(Some(part))) = parts.next_field().now_or_never() {
-        let Some((name, value)) = text_part(part) else {
-            break;
-        };
-        insert(&mut fields, &name, value);
+    for part in read_parts(boundary, body).0 {
+        insert(&mut fields, &part.name, part.file_name.unwrap_or(part.text));
     }
     finish(fields)
 }
 
-/// A part's name and text; of a file only its name.
-fn text_part(part: Field<'_>) -> Option<(String, String)> {
-    let name = part.name().unwrap_or_default().to_owned();
-    let file_name = part.file_name().map(str::to_owned);
-    let text = part.text().now_or_never()?.ok()?;
-    Some((name, file_name.unwrap_or(text)))
+/// A part of a multipart body.
+pub(crate) struct Part {
+    pub(crate) name: String,
+    /// Of a file, which counts by its name.
+    pub(crate) file_name: Option<String>,
+    pub(crate) text: String,
+}
+
+/// The parts of a multipart body, and whether these are all of it; `None` where it is something else.
+pub(crate) fn parts(content_type: Option<&str>, text: &str) -> Option<(Vec<Part>, bool)> {
+    let boundary = boundary(content_type, text)?;
+    Some(read_parts(&boundary, text.as_bytes()))
+}
+
+/// A body that breaks off keeps the parts before.
+fn read_parts(boundary: &str, body: &[u8]) -> (Vec<Part>, bool) {
+    let whole = Ok::<_, Infallible>(Bytes::copy_from_slice(body));
+    let mut multipart = Multipart::new(stream::once(ready(whole)), boundary);
+    let mut parts = Vec::new();
+    // Everything is there already, so nothing is ever pending.
+    loop {
+        match multipart.next_field().now_or_never() {
+            Some(Ok(Some(field))) => match read_part(field) {
+                Some(part) => parts.push(part),
+                None => return (parts, false),
+            },
+            Some(Ok(None)) => return (parts, true),
+            Some(Err(_)) | None => return (parts, false),
+        }
+    }
+}
+
+fn read_part(field: Field<'_>) -> Option<Part> {
+    Some(Part {
+        name: field.name().unwrap_or_default().to_owned(),
+        file_name: field.file_name().map(str::to_owned),
+        text: field.text().now_or_never()?.ok()?,
+    })
 }
 
 /// The boundary that separates the parts, as declared or else as the first line shows it.

@@ -27,6 +27,14 @@ pub struct JobRun {
     pub result: String,
 }
 
+impl JobRun {
+    /// How long it took.
+    #[must_use]
+    pub fn duration_ms(&self) -> i64 {
+        self.ended_ms.saturating_sub(self.started_ms)
+    }
+}
+
 impl Tables<'_> {
     /// Keeps a job's record.
     pub(crate) fn put_job(&mut self, name: &str, job: &JobRecord) -> Result<(), StoreError> {

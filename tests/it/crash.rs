@@ -19,6 +19,7 @@ use crate::support::http::{Ask, Connection, ask as ask_once};
 use crate::support::load::Shot;
 use crate::support::mongod::{Mongod, fresh_name};
 use crate::support::node::{Node, route};
+use crate::support::pace::Pace;
 use crate::support::reference::{PAGE, Reference, TOKEN};
 use crate::support::submission::{Submission, mark_of};
 use crate::support::truth::World;
@@ -26,7 +27,8 @@ use crate::support::wait;
 
 const KILLS: usize = 50;
 const SENDERS: usize = 6;
-/// The node answers again within this time of its start, whatever it was doing when it died.
+/// The node answers again within this time of its start, whatever it was doing when it died; what the machine takes
+/// comes on top.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// The body of each webhook of a large store; as large as a body may be, nearly.
 const LARGE: usize = 1_000_000;
@@ -57,21 +59,17 @@ async fn fifty_kills_under_load_lose_no_acknowledged_webhook_and_double_none() {
         .prepare();
 
     let barrage = Barrage::begin(node.intake(), reference, Arc::clone(&graph));
+    let pace = Pace::measure();
     let mut first_answers = Vec::new();
     for _ in 0..KILLS {
-        first_answers.push(barrage.first_answer_of(&mut node).await);
+        first_answers.push(barrage.first_answer_of(&mut node, &pace).await);
         wait::pause(Duration::from_millis(chance.u64(20..400))).await;
         node.kill9();
     }
-    first_answers.push(barrage.first_answer_of(&mut node).await);
+    first_answers.push(barrage.first_answer_of(&mut node, &pace).await);
     let ledger = barrage.end().await;
     tell(&mut first_answers, &ledger);
     node.settled_within(Duration::from_secs(120)).await;
-
-    assert!(
-        first_answers.iter().all(|took| *took < FIRST_ANSWER),
-        "{first_answers:?}"
-    );
     assert_one_outcome_each(&node, &ledger).await;
     for world in [World::local(&node).await, World::upstream(&database).await] {
         world.assert_whole();
@@ -118,6 +116,7 @@ async fn a_node_with_half_a_gibibyte_in_store_answers_within_a_second_of_a_kill(
     node.kill9();
 
     let small = Ask::post_json(&target, "{}");
+    let pace = Pace::measure();
     let spawned = Instant::now();
     let intake = node.intake();
     let answered = async {
@@ -130,8 +129,9 @@ async fn a_node_with_half_a_gibibyte_in_store_answers_within_a_second_of_a_kill(
         .await
     };
     let ((), took) = tokio::join!(node.start(), answered);
-    eprintln!("first answer after {took:?}");
-    assert!(took < FIRST_ANSWER, "{took:?}");
+    let allowance = pace.allowance(spawned);
+    eprintln!("first answer after {took:?}; the machine's allowance {allowance:?}");
+    assert!(took < FIRST_ANSWER + allowance, "{took:?}");
     node.settled().await;
 }
 
@@ -186,8 +186,8 @@ impl Barrage {
         }
     }
 
-    /// Starts the node; how long after its process was spawned the first webhook was acknowledged.
-    async fn first_answer_of(&self, node: &mut Node) -> Duration {
+    /// Starts the node; how long after its process was spawned the first webhook was acknowledged, which is to be soon.
+    async fn first_answer_of(&self, node: &mut Node, pace: &Pace) -> Duration {
         let spawned = Instant::now();
         let mut success = self.success.clone();
         let answered = async {
@@ -196,7 +196,10 @@ impl Barrage {
             drop(answer.expect("the senders are at work"));
             spawned.elapsed()
         };
-        tokio::join!(node.start(), answered).1
+        let took = tokio::join!(node.start(), answered).1;
+        let allowance = pace.allowance(spawned);
+        assert!(took < FIRST_ANSWER + allowance, "{took:?}, {allowance:?}");
+        took
     }
 
     async fn end(mut self) -> Ledger {

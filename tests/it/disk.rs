@@ -58,6 +58,12 @@ async fn a_full_disk_is_told_to_the_sender_and_costs_no_acknowledged_lead() {
         assert_eq!(reply.status, 400);
         assert_eq!(reply.json(), json!({ "success": false }));
     }
+    // It must be able to say so: what it says is told apart from what it keeps.
+    wait::until("words about the disk", SOON, async || {
+        let said = node.says("File too large");
+        (said > 0).then_some(()).ok_or_else(|| node.log_tail())
+    })
+    .await;
     node.free_disk();
     // Those that were refused are sent again, as a platform does.
     for id in ["full-1", "full-2", "after"] {
@@ -140,4 +146,5 @@ async fn a_new_token_that_could_not_be_written_down_is_kept_and_not_asked_for_ag
     node.settled().await;
     assert_eq!(graph.tokens_used(), [format!("{TOKEN}-renewed-1")]);
     assert_eq!((graph.exchanged(), graph.asked_to_exchange()), (1, 1));
+    assert!(!node.has_panicked());
 }

@@ -322,7 +322,7 @@ async fn a_client_is_shown_out_when_its_token_ends_and_what_it_says_is_ignored()
     listener.hears_one("leadadded").await;
     let gone = listener.hears_one("disconnect").await;
     assert_eq!(gone["reason"], "io server disconnect");
-    stage.has_clients(0, Duration::from_secs(5)).await;
+    stage.has_clients(0, Duration::from_secs(60)).await;
     stage.lead("l-2", "bo@example.se").await;
     stage.node.settled().await;
     assert_eq!(listener.all("leadadded").len(), 1);
@@ -478,7 +478,9 @@ async fn a_drain_ends_connections_and_does_not_wait_for_clients() {
     let begun = Instant::now();
     assert!(stage.node.terminate().await.success());
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(5), "the drain took {took:?}");
+    // Whoever waited for clients would wait for their next ping, or to the end of a drain's time.
+    assert!(took < Duration::from_secs(15), "the drain took {took:?}");
+    assert!(!stage.node.log_tail().contains("the drain took too long"));
     for listener in &listeners {
         listener.hears_one("disconnect").await;
     }
@@ -526,7 +528,8 @@ async fn a_client_that_shows_no_token_is_not_kept() {
     let begun = Instant::now();
     while wire.read().await.is_some() {}
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(15), "it was kept for {took:?}");
+    // Nothing is said meanwhile: without a bound of its own it would be kept until a ping goes unanswered, 45 s.
+    assert!(took < Duration::from_secs(30), "it was kept for {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

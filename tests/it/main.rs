@@ -19,6 +19,7 @@ mod facebook;
 mod harness;
 mod live;
 mod mail;
+mod metrics;
 mod notify;
 mod outage;
 mod people;

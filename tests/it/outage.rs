@@ -11,6 +11,7 @@ use crate::support::graph::Graph;
 use crate::support::load::{Report, trickle};
 use crate::support::mongod::Mongod;
 use crate::support::node::Node;
+use crate::support::pace::Pace;
 use crate::support::scene::Scene;
 use crate::support::traffic::Traffic;
 use crate::support::truth::World;
@@ -19,7 +20,7 @@ use crate::support::wait;
 const CONNECTIONS: usize = 8;
 const PROCESSING: Duration = Duration::from_secs(120);
 const DRAINING: Duration = Duration::from_secs(180);
-/// Promised are 2 s; the rest is for a machine that runs other tests at the same time.
+/// Promised are 2 s; the rest is for finding out by looking again and again, from a client that has to connect first.
 const FIRST_PUSH_MAX: Duration = Duration::from_secs(4);
 
 struct Outage {
@@ -98,14 +99,16 @@ async fn five_thousand_webhooks_of_an_outage_stand_upstream_exactly_once_soon_af
     let report = outage.receive(5_000).await;
     outage.processed().await;
     let address = outage.mongod.address();
+    let pace = Pace::measure();
     let (returned, ()) = tokio::join!(accepts(address), outage.mongod.start());
     outage.drained_to(1).await;
-    let first_push = returned.elapsed();
+    let (first_push, allowance) = (returned.elapsed(), pace.allowance(returned));
     eprintln!(
-        "intake during the outage: {:.0}/s; first push after MongoDB's return: {first_push:?}",
+        "intake during the outage: {:.0}/s; first push after MongoDB's return: {first_push:?}; \
+         the machine's allowance {allowance:?}",
         report.rate()
     );
-    assert!(first_push < FIRST_PUSH_MAX, "{first_push:?}");
+    assert!(first_push < FIRST_PUSH_MAX + allowance, "{first_push:?}");
     outage.assert_complete().await;
 }
 
@@ -157,15 +160,18 @@ async fn a_mongodb_that_hangs_for_a_minute_does_not_disturb_intake() {
     let before = trickle(outage.scene.node.intake(), EVERY, shots).await;
     outage.mongod.freeze();
     let shots = outage.traffic.next(&outage.graph, 1_200);
-    let begun = Instant::now();
+    let (begun, pace) = (Instant::now(), Pace::measure());
     let frozen = trickle(outage.scene.node.intake(), EVERY, shots).await;
     assert!(begun.elapsed() >= Duration::from_secs(60));
     outage.mongod.thaw();
     assert_eq!(before.acknowledged().len(), 200);
     assert_eq!(frozen.acknowledged().len(), 1_200);
     let (usual, meanwhile) = (before.latency(0.99), frozen.latency(0.99));
-    eprintln!("intake's p99 before: {usual:?}, while MongoDB hung: {meanwhile:?}");
-    assert!(meanwhile < (usual * 4).max(Duration::from_millis(250)));
+    let allowance = pace.allowance(begun);
+    eprintln!(
+        "intake's p99 before: {usual:?}, while MongoDB hung: {meanwhile:?}; the machine's allowance {allowance:?}"
+    );
+    assert!(meanwhile < (usual * 4).max(Duration::from_millis(250)).max(allowance));
     outage.assert_complete().await;
 }
 

@@ -92,6 +92,7 @@ fn message() -> Message {
         token: "device-1".to_owned(),
         title: "New lead".to_owned(),
         body: "Grace Hopper".to_owned(),
+        project: None,
         data: BTreeMap::from([("lead_id".to_owned(), "7".to_owned())]),
     }
 }

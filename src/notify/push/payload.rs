@@ -96,6 +96,7 @@ mod tests {
             token: "device-1".to_owned(),
             title: "New lead".to_owned(),
             body: body.to_owned(),
+            project: None,
             data: BTreeMap::new(),
         }
     }

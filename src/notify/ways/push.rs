@@ -87,6 +87,7 @@ impl ByPush {
             token: token.to_owned(),
             title: push.title.clone(),
             body: push.body.clone(),
+            project: push.project.clone(),
             data: push.data.clone(),
         };
         let answered = timeout_at(until, self.sender.send(&message)).await;

@@ -24,8 +24,8 @@ const TABLE: &str = "held";
 pub struct Held {
     /// What of it is not upstream.
     pub owed: Owed,
-    /// When it was first held, milliseconds since the epoch.
-    pub since_ms: i64,
+    /// When it was first held, milliseconds since the epoch; `None`: its record is damaged.
+    pub since_ms: Option<i64>,
     /// Until when.
     pub state: State,
     /// The ticket from which on a push speaks of what is held. Batches overlap: one that is older may be concluded when
@@ -89,7 +89,7 @@ impl Held {
         };
         Self {
             owed,
-            since_ms,
+            since_ms: Some(since_ms),
             state,
             from_ticket: oldest_ticket(pending),
         }
@@ -104,7 +104,7 @@ impl Held {
         let state = State::BeingTried { after: None };
         Self {
             owed,
-            since_ms,
+            since_ms: Some(since_ms),
             state,
             from_ticket: ticket,
         }
@@ -121,7 +121,7 @@ impl Held {
                 first: true,
                 befores: vec![Vec::new()],
             },
-            since_ms: 0,
+            since_ms: None,
             state: State::BeingTried { after },
             from_ticket: 0,
         }
@@ -220,7 +220,7 @@ impl Tables<'_> {
         owed.first |= self.is_only_claimed(pending.row)?;
         let held = Held {
             owed,
-            since_ms: earlier.map_or(now_ms, |held| held.since_ms),
+            since_ms: earlier.and_then(|held| held.since_ms).or(Some(now_ms)),
             state: State::SetAside {
                 failure: Failure { attempts, cause },
                 next_at_ms: now_ms + wait_ms,
@@ -273,13 +273,7 @@ impl Tables<'_> {
 
     /// A document is erased: it is held no more, and what waited for it goes on without it (R38). Its tickets are left.
     pub(in crate::store) fn forget_held(&mut self, row: Row) -> Result<Option<Held>, StoreError> {
-        let held = match self.unhold(row) {
-            Err(StoreError::Corrupt { .. }) => {
-                self.held.remove(key(row))?;
-                None
-            }
-            held => held?,
-        };
+        let held = self.unhold(row)?;
         self.release_blocked_by(row)?;
         Ok(held)
     }

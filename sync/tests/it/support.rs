@@ -1,7 +1,9 @@
 //! A mongod to torment, and a small store that keeps what the engines ask of it in memory.
 
+#[path = "../../../tests/it/support/port.rs"]
+mod port;
+
 use std::collections::{BTreeMap, HashMap};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -53,11 +55,7 @@ impl Mongod {
 
     async fn start(set: Option<&'static str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = port::free().port();
         let process = launch(directory.path(), port, set);
         let mongod = Self {
             process,

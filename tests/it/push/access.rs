@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use inlet::clock::ManualClock;
 use inlet::jwt::RsaKey;
-use inlet::notify::push::{OptionsError, PushSender};
+use inlet::notify::push::{Message, OptionsError, PushSender};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Scene, name, options, wait_seconds};
+use super::{Scene, message, name, options, wait_seconds};
 use crate::support::fcm::{CLIENT_EMAIL, Fcm, KEY_ID, error, oauth_error};
 use crate::support::http::{self, Ask};
 use crate::support::scripted::{Said, Step};
@@ -238,6 +238,32 @@ async fn a_rotated_key_needs_no_restart() {
     );
     scene.edit_key_file("private_key", PRIVATE_KEY);
     assert_eq!(name(&scene.send().await), "taken");
+}
+
+/// What a device took under another project was put down to the one that the batch was worked out for.
+#[tokio::test]
+async fn a_message_goes_out_under_the_project_it_was_worked_out_for_or_waits() {
+    let scene = Scene::new().await;
+    let for_project = |project: &str| Message {
+        project: Some(project.to_owned()),
+        ..message()
+    };
+    let own = scene.sender.project_id().unwrap();
+    let sent = scene.sender.send(&for_project(&own)).await;
+    assert_eq!(name(&sent), "taken");
+    // Somebody puts another project's file there, and the token in use is withdrawn.
+    scene.edit_key_file("project_id", "another");
+    scene.fcm.revoke_tokens();
+    let asked = scene.fcm.messages_asked();
+    let sent = scene.sender.send(&for_project(&own)).await;
+    assert_eq!(name(&sent), "unavailable");
+    assert_eq!(scene.fcm.messages_asked(), asked + 1, "with the old token");
+    let told = sent.unwrap_err().to_string();
+    assert!(told.contains("another project by now"), "{told}");
+    assert_eq!(scene.sender.project_id().as_deref(), Some("another"));
+    let sent = scene.sender.send(&for_project(&own)).await;
+    assert_eq!(name(&sent), "unavailable");
+    assert_eq!(scene.fcm.messages_asked(), asked + 1);
 }
 
 #[tokio::test]

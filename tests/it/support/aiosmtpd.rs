@@ -3,11 +3,9 @@
 //!
 //! Must not know: who sends.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::process::Process;
 use super::smtp::Certificate;
-use super::{port, wait};
+use super::{pip, port, wait};
 
 const REQUIREMENTS: &str = "\
 aiosmtpd==1.4.6 --hash=sha256:72c99179ba5aa9ae0abbda6994668239b64a5ce054471955fe75f581d2592475
@@ -38,9 +36,7 @@ pub(crate) struct Aiosmtpd {
 impl Aiosmtpd {
     /// Starts it on a free port; `user` may send with `password`.
     pub(crate) async fn start(user: &str, password: &str) -> Self {
-        let packages = tokio::task::spawn_blocking(packages)
-            .await
-            .expect("aiosmtpd is at hand");
+        let packages = pip::packages("aiosmtpd-1.4.6", REQUIREMENTS).await;
         let directory = TempDir::with_prefix_in("aiosmtpd-", env!("CARGO_TARGET_TMPDIR"))
             .expect("the target directory takes files");
         let certificate = Certificate::new();
@@ -100,51 +96,6 @@ impl Aiosmtpd {
         })
         .await;
     }
-}
-
-/// The folder of the packages, fetched at the first call. Panics, saying what to do, where there are none to be had.
-fn packages() -> PathBuf {
-    static PATH: LazyLock<PathBuf> = LazyLock::new(fetched);
-    PATH.clone()
-}
-
-/// The lock is the file's, so that test binaries that run at the same time fetch once; the rename is the commit.
-fn fetched() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("the target directory");
-    let directory = target.join("aiosmtpd-1.4.6");
-    let packages = directory.join("packages");
-    fs::create_dir_all(&directory).expect("the target directory takes files");
-    let lock = File::create(directory.join("lock")).expect("the target directory takes files");
-    lock.lock().expect("the lock file can be locked");
-    if !packages.exists() {
-        let workshop = TempDir::new_in(&directory).expect("the target directory takes files");
-        fetch(workshop.path())
-            .unwrap_or_else(|why| panic!("aiosmtpd 1.4.6 could not be fetched with pip: {why}"));
-        fs::rename(workshop.path().join("packages"), &packages).expect("one file system");
-    }
-    packages
-}
-
-fn fetch(workshop: &Path) -> Result<(), String> {
-    fs::write(workshop.join("requirements.txt"), REQUIREMENTS).map_err(text)?;
-    let mut pip = Command::new("python3");
-    pip.current_dir(workshop)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
-        .args(["--no-deps", "--only-binary=:all:", "--require-hashes"])
-        .args(["--target", "packages", "-r", "requirements.txt"]);
-    let output = pip.output().map_err(text)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 fn text(error: impl ToString) -> String {

@@ -1,36 +1,69 @@
-//! Free TCP ports on the loopback interface.
+//! Free TCP ports on the loopback interface, which nobody else is given: neither another test of this process, nor a
+//! test process that runs at the same time, whichever checkout it is of.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
-
-use super::wait;
+use std::ops::Range;
+use std::sync::Mutex;
 
 /// Below the range from which the kernel serves outgoing connections: those must not take a port between our
 /// choosing it and a server's binding it, nor while that server is down.
 const LOWEST: u16 = 10_000;
-const COUNT: u16 = 20_000;
+/// Ports that one process takes hold of at once.
+const TOGETHER: u16 = 250;
+const STRETCHES: u16 = 80;
 
-/// Each test process starts elsewhere, so that two of them seldom meet; within one, no port is given out twice.
-static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..COUNT)));
+static OURS: Mutex<Ours> = Mutex::new(Ours {
+    left: 0..0,
+    held: Vec::new(),
+});
+
+/// What this process may give out. Each port is given out once: its server may be down for a while.
+struct Ours {
+    left: Range<u16>,
+    /// Locked for as long as this process lives; the system unlocks them however it ends.
+    held: Vec<File>,
+}
 
 /// A loopback address that nobody listens on.
 pub(crate) fn free() -> SocketAddr {
-    let candidates = (0..COUNT).map(|_| NEXT.fetch_add(1, Ordering::Relaxed) % COUNT + LOWEST);
-    candidates
-        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        .find(|address| TcpListener::bind(address).is_ok())
-        .expect("one of 20,000 ports is free")
+    let mut ours = OURS.lock().expect("whoever asks for a port does not panic");
+    loop {
+        let address = ours
+            .left
+            .by_ref()
+            .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .find(|address| TcpListener::bind(address).is_ok());
+        match address {
+            Some(address) => return address,
+            None => ours.take_more(),
+        }
+    }
 }
 
-/// Listens on an address that a server has just left, or never had.
-pub(crate) async fn listen(address: SocketAddr) -> tokio::net::TcpListener {
-    let what = format!("the port of {address}");
-    wait::until(&what, Duration::from_secs(10), async || {
-        tokio::net::TcpListener::bind(address)
-            .await
-            .map_err(|error| error.to_string())
-    })
-    .await
+impl Ours {
+    /// Takes hold of the next stretch that no other process has.
+    fn take_more(&mut self) {
+        let first = fastrand::u16(..STRETCHES);
+        let stretches = (0..STRETCHES).map(|nth| (first + nth) % STRETCHES);
+        let starts = stretches.map(|stretch| LOWEST + stretch * TOGETHER);
+        let (start, lock) = starts
+            .filter_map(|start| Some((start, lock(start)?)))
+            .next()
+            .expect("one of 80 stretches of ports is free");
+        self.left = start..start + TOGETHER;
+        self.held.push(lock);
+    }
+}
+
+/// The lock of the stretch that starts at this port; `None` where another process has it, or a file there that is not
+/// ours to open. One this process has had is locked, too.
+fn lock(start: u16) -> Option<File> {
+    let name = format!("inlet-tests-ports-{start}.lock");
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(std::env::temp_dir().join(name))
+        .ok()?;
+    file.try_lock().ok().map(|()| file)
 }

@@ -3,8 +3,10 @@
 //! Must not know: which program it runs.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, PipeReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::wait;
@@ -12,29 +14,34 @@ use super::wait;
 /// How much of a log is shown when a test fails.
 const LOG_TAIL_LINES: usize = 80;
 
-/// A running (or ended) child process whose output goes to a file.
+/// A running (or ended) child process whose output goes to a file, through a pipe.
 pub(crate) struct Process {
     child: Child,
     leash: Leash,
     log: PathBuf,
+    scribe: Option<JoinHandle<()>>,
 }
 
 impl Process {
     /// Starts `command`, appending its output to `log`. Should the tests die, the process is killed and `directory`,
     /// where it keeps its files, removed.
     pub(crate) fn start(command: &mut Command, log: &Path, directory: &Path) -> Self {
-        let output = append_to(log);
+        let (output, input) = io::pipe().expect("there are pipes to be had");
+        let second = input.try_clone().expect("a pipe has a second handle");
         let child = command
             .stdin(Stdio::null())
-            .stdout(output.try_clone().expect("a log file has a second handle"))
-            .stderr(output)
+            .stdout(second)
+            .stderr(input)
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} did not start: {error}"));
+        // The command would keep the pipe open as long as it is there itself.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let leash = Leash::new(child.id(), directory);
         Self {
             child,
             leash,
             log: log.to_owned(),
+            scribe: Some(scribe(output, append_to(log))),
         }
     }
 
@@ -49,6 +56,7 @@ impl Process {
         // Fails only where the process has ended already, which is what was wanted.
         let _ = self.child.kill();
         self.child.wait().expect("a killed child ends");
+        self.finish_log();
     }
 
     /// SIGTERM, and waits for the end.
@@ -56,10 +64,20 @@ impl Process {
         self.leash.release();
         self.signal("TERM");
         let log = self.log.clone();
-        wait::until("the process to end after SIGTERM", within, async || {
+        let what = "the process to end after SIGTERM";
+        let status = wait::until(what, within, async || {
             self.ended().ok_or_else(|| tail(&log))
         })
-        .await
+        .await;
+        self.finish_log();
+        status
+    }
+
+    /// Of a process that has ended: its last words are in the log.
+    fn finish_log(&mut self) {
+        if let Some(scribe) = self.scribe.take() {
+            scribe.join().expect("a log can be written");
+        }
     }
 
     /// SIGSTOP: connections stay open, nothing answers.
@@ -180,6 +198,14 @@ impl Leash {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Writes what a process says into its log. The process does not do that itself: a limit on the size of its files,
+/// which stands for a full disk, would keep it from saying what became of it.
+fn scribe(mut output: PipeReader, mut log: File) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        io::copy(&mut output, &mut log).expect("the target directory takes files");
+    })
 }
 
 fn append_to(log: &Path) -> File {

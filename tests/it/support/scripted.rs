@@ -143,7 +143,7 @@ impl Scripted {
     /// Listens (again), on the address it always had.
     pub(crate) async fn resume(&mut self) {
         self.go_away();
-        let listener = port::listen(self.address).await;
+        let listener = wait::to_listen(self.address).await;
         let server = serve(listener, Arc::clone(&self.shared));
         self.server = Some(tokio::spawn(server).abort_handle());
     }

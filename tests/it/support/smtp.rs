@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::port;
+use super::{port, wait};
 pub(crate) use certificate::Certificate;
 
 /// A running relay.
@@ -190,7 +190,7 @@ impl Smtp {
     /// Listens (again), on the address it always had.
     pub(crate) async fn resume(&mut self) {
         self.go_away();
-        let listener = port::listen(self.address).await;
+        let listener = wait::to_listen(self.address).await;
         let server = serve(listener, Arc::clone(&self.shared));
         self.server = Some(tokio::spawn(server).abort_handle());
     }

@@ -2,7 +2,10 @@
 //!
 //! The only place in the tests that knows of sleeping.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
 
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -29,4 +32,14 @@ pub(crate) async fn until<T>(
 /// Lets time pass, where a fact is about time itself.
 pub(crate) async fn pause(duration: Duration) {
     tokio::time::sleep(duration).await;
+}
+
+/// Listens on an address that a server has just left, or never had.
+pub(crate) async fn to_listen(address: SocketAddr) -> TcpListener {
+    let what = format!("the port of {address}");
+    until(&what, Duration::from_secs(10), async || {
+        let bound = TcpListener::bind(address).await;
+        bound.map_err(|error| error.to_string())
+    })
+    .await
 }

@@ -37,6 +37,8 @@ fn a_refused_document_is_tried_again_as_a_whole_when_its_record_is_damaged() {
     let held = desk.held();
     let lead = held.iter().find(|one| one["collection"] == "inbound.leads");
     assert_eq!(lead.unwrap()["reason"], "damaged", "{held:#?}");
+    // Not since 1970: the record would have said it.
+    assert!(lead.unwrap()["since_ms"].is_null(), "{held:#?}");
 
     let release = |at_ms| desk.write(move |tables| tables.release_due(at_ms));
     assert_eq!(release(NOW_MS + 1_000), 1);
