@@ -17,7 +17,7 @@ use inlet_sync::ports::Row;
 use tokio::sync::watch;
 
 use crate::model::Erasure;
-use crate::store::erasures::{ErasedWebhook, Scope};
+use crate::store::erasures::{ErasedLead, ErasedWebhook, Scope};
 use crate::store::{Store, StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 pub use asked::{Asked, Unreadable};
@@ -82,6 +82,7 @@ impl Eraser {
         scope: &Arc<Scope>,
     ) -> Result<(), StoreError> {
         let of = Arc::clone(scope);
+        let leads = found.erased_leads();
         self.in_steps(found.logs, move |tables, rows: &[Row]| {
             tables.erase_documents(&id, rows, &of)
         })
@@ -90,8 +91,7 @@ impl Eraser {
         let (telling, others) = webhooks.partition(|webhook| webhook.is_telling);
         self.remove_webhooks(id, others).await?;
         let of = Arc::clone(scope);
-        let leads = found.leads.into_iter().collect();
-        self.in_steps(leads, move |tables, some: &[u64]| {
+        self.in_steps(leads, move |tables, some: &[ErasedLead]| {
             tables.erase_leads(&id, some, &of)
         })
         .await?;

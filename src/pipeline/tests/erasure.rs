@@ -1,5 +1,9 @@
 //! What an erasure removes, what it leaves, and that nothing of it comes back (R38).
 
+mod addresses;
+mod returns;
+mod since;
+
 use inlet_sync::ports::{Erasures, Outbox, Settlement, Verdict};
 use redb::{ReadableTable, ReadableTableMetadata};
 use tokio::sync::watch;
@@ -365,8 +369,8 @@ async fn an_erasure_cut_short_anywhere_is_finished_by_whoever_comes_next() {
             new: store.read().unwrap().to_be_created().unwrap(),
         };
         let cut_short = move |tables: &mut crate::store::Tables<'_>| {
+            let leads = found.erased_leads();
             let webhooks: Vec<_> = found.webhooks.into_values().collect();
-            let leads: Vec<_> = found.leads.into_iter().collect();
             let some = if steps == 0 { 1 } else { webhooks.len() };
             tables.erase_webhooks(&begun.id, &webhooks[..some])?;
             tables.erase_leads(&begun.id, &leads[..steps], &scope)
