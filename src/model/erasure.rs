@@ -68,8 +68,8 @@ pub struct Removed {
     pub deliveries: u64,
     /// Those of them that were being sent just then: they may have gone out.
     pub deliveries_under_way: u64,
-    /// What was not removed whole, or cannot be named upstream, because a record that it needs is damaged; the log names
-    /// it.
+    /// What was not removed whole, or cannot be named upstream, because a record that it needs is damaged; the log
+    /// names it.
     pub damaged: u64,
 }
 

@@ -1,6 +1,8 @@
 //! `inlet erase`: a person goes, and does not come back by a resend, a crash, another node or an old copy of the store
 //! (R38).
 
+mod identity;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -24,8 +24,8 @@ use crate::store::{StoreError, Tables};
 pub struct ErasedLead {
     /// Its row.
     pub row: u64,
-    /// What ended as it, or as a duplicate of it, and the erasure does not concern: it came since, and is worked through
-    /// once more.
+    /// What ended as it, or as a duplicate of it, and the erasure does not concern: it came since, and is worked
+    /// through once more.
     pub again: Vec<Again>,
     /// Hashes of what the rest said: a resend of it stays one, whoever said the same since.
     pub said: BTreeSet<[u8; 32]>,

@@ -1,8 +1,8 @@
 //! The steps of an erasure, each a transaction of bounded size (R38).
 //!
-//! A lead goes with its messages, its deal and its notifications, a contact with conversation, room and keys (`family`).
-//! What leads to the rest goes last: webhooks before leads, but for those that give an address themselves, and leads
-//! before contacts. So whatever a crash leaves can be found again from what is left.
+//! A lead goes with its messages, its deal and its notifications, a contact with conversation, room and keys
+//! (`family`). What leads to the rest goes last: webhooks before leads, but for those that give an address themselves,
+//! and leads before contacts. So whatever a crash leaves can be found again from what is left.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -269,7 +269,7 @@ impl Snapshot {
 }
 
 /// One damaged record must not keep everything else from being erased, nor the node from going on. Everything is read
-/// before anything is removed, so that it costs all of what it stands in or nothing.
+/// before anything is removed, so that no half of anything is committed.
 fn as_far_as_readable(
     erased: Result<(), StoreError>,
     erasure: &mut Erasure,

@@ -2,9 +2,9 @@
 //!
 //! An erased lead's derived key stays, taken by nobody. Where the id names a submission, whatever comes under it is a
 //! resend. Where it names a person, what was not said before is said by somebody who is back: that is a lead of its
-//! own, whose `_id` is derived from the erased one and the erasure, so that every node that knows both agrees on it, and
-//! MongoDB takes it for another lead than the erased one. That one may be erased in its turn: the keys are a chain, a
-//! link for each erasure.
+//! own, whose `_id` is derived from the erased one and the erasure, so that every node that knows both agrees on it,
+//! and MongoDB takes it for another lead than the erased one. That one may be erased in its turn: the keys are a
+//! chain, a link for each erasure.
 //!
 //! Must not know: how an erasure finds what is theirs.
 
@@ -13,6 +13,7 @@ use redb::ReadableTable;
 use super::ERASED_ROW;
 use crate::model::derived_id;
 use crate::model::identity::derived_hash;
+use crate::store::documents::{Collection, key};
 use crate::store::{StoreError, Tables};
 
 /// The derived key that a submission takes, whether or not a lead is made of it.
@@ -37,8 +38,8 @@ pub(crate) struct Link {
 
 impl Tables<'_> {
     /// The lead that a submission repeats or is to become.
-    pub(crate) fn link_of(&self, key: &TakenKey) -> Result<Link, StoreError> {
-        self.follow(key, None)
+    pub(crate) fn link_of(&self, taken: &TakenKey) -> Result<Link, StoreError> {
+        self.follow(taken, None)
     }
 
     /// Leaves a key of what goes before a lead was made of it, so that a resend is a duplicate. Whatever one erasure
@@ -46,13 +47,13 @@ impl Tables<'_> {
     pub(crate) fn leave_key(
         &mut self,
         erasure: &[u8; 12],
-        key: &TakenKey,
+        taken: &TakenKey,
     ) -> Result<(), StoreError> {
-        let link = self.follow(key, Some(erasure))?;
-        if link.row.is_none() {
+        let link = self.follow(taken, Some(erasure))?;
+        if !self.is_kept_or_erased(link.row)? {
             self.leave_lead_key(erasure, &link.id)?;
         }
-        match &key.said {
+        match &taken.said {
             Some(said) => self.remember_said(&link.id, said),
             None => Ok(()),
         }
@@ -84,13 +85,13 @@ impl Tables<'_> {
 
     /// Goes along the chain to the first link that is not erased, to that where the same was said, or to that of
     /// `erasure`.
-    fn follow(&self, key: &TakenKey, erasure: Option<&[u8; 12]>) -> Result<Link, StoreError> {
+    fn follow(&self, taken: &TakenKey, erasure: Option<&[u8; 12]>) -> Result<Link, StoreError> {
         let mut link = Link {
-            id: key.lead,
-            row: self.row_of(&key.lead)?,
+            id: taken.lead,
+            row: self.row_of(&taken.lead)?,
             is_return: false,
         };
-        let Some(said) = &key.said else {
+        let Some(said) = &taken.said else {
             return Ok(link);
         };
         while link.row == Some(ERASED_ROW) && !self.was_said(&link.id, said)? {
@@ -109,6 +110,18 @@ impl Tables<'_> {
             };
         }
         Ok(link)
+    }
+
+    /// A lead that retention has removed here would be remembered by a resend.
+    fn is_kept_or_erased(&self, row: Option<u64>) -> Result<bool, StoreError> {
+        match row {
+            None => Ok(false),
+            Some(ERASED_ROW) => Ok(true),
+            Some(row) => {
+                let row = Collection::Leads.row(row);
+                Ok(self.documents.get(key(row))?.is_some())
+            }
+        }
     }
 
     fn row_of(&self, lead: &[u8; 12]) -> Result<Option<u64>, StoreError> {

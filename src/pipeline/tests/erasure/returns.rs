@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::model::derived_id;
+use crate::schedule::Policy;
 
 /// What a subscriber says, under the same id each time.
 pub(super) fn said(text: &str) -> String {
@@ -162,4 +163,29 @@ async fn a_return_that_was_purged_is_remembered_by_its_next_message() {
     assert_eq!(bench.documents(), 0);
     let resent = bench.says("and more").await;
     assert_eq!(bench.outcome(resent), Some(Outcome::Duplicate { of: lead }));
+}
+
+/// A resend of it used to be remembered, with all that it says.
+#[tokio::test]
+async fn a_lead_that_was_purged_before_its_webhook_was_erased_is_remembered_by_nothing() {
+    let bench = Bench::with_campaign().await;
+    let submitted = bench.lead(EVA).await;
+    let said = bench.says("hello").await;
+    let leads = [bench.lead_of(submitted), bench.lead_of(said)];
+    bench.push().await;
+    bench.clock.advance(2 * KEPT);
+    let policy = Policy {
+        webhooks: 3 * KEPT,
+        ..CONNECTED
+    };
+    bench.purge(policy).await;
+    assert_eq!((bench.webhooks().len(), bench.documents()), (2, 0));
+    let erasure = bench.erase_eva().await;
+    let resent = [bench.lead(EVA).await, bench.says("hello").await];
+    for (seq, of) in resent.into_iter().zip(leads) {
+        assert_eq!(bench.outcome(seq), Some(Outcome::Duplicate { of }));
+    }
+    assert_eq!(bench.documents(), 0);
+    let back = bench.says("I am back").await;
+    assert_eq!(bench.lead_of(back), returned(leads[1], erasure));
 }
