@@ -75,6 +75,7 @@ pub fn find(
         found: vec![Found::default(); erasures.len()],
         contacts: HashMap::new(),
         adopted: HashMap::new(),
+        taken: HashMap::new(),
         told: None,
     };
     let passes = [
@@ -107,6 +108,8 @@ struct Search<'a> {
     contacts: HashMap<u64, Places>,
     /// Leads by the `_id`s that outcomes name, where these are not their own.
     adopted: HashMap<[u8; 12], u64>,
+    /// By which erasure leads go.
+    taken: HashMap<u64, usize>,
     /// The webhook that was opened last: one may have many tasks.
     told: Option<(u64, Option<Told>)>,
 }
@@ -278,9 +281,15 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// A lead goes with whatever was sent for it; what came since is worked through again.
+    /// A lead goes with whatever was sent for it, by one erasure, the newest that asks for it; what came since is worked
+    /// through again.
     fn take_lead(&mut self, place: usize, row: u64, facts: &LeadFacts) {
+        let earlier = self.taken.get(&row).copied().unwrap_or(place);
+        let newest = self.newest(&Places::from([earlier, place]), |_| true);
+        let place = newest.unwrap_or(place);
+        self.found[earlier].leads.remove(&row);
         self.found[place].leads.insert(row);
+        self.taken.insert(row, place);
         if self.erasures[place].concerns(facts.task.seq, facts.arrived_at_ms) {
             self.take_task(place, facts.task);
         }

@@ -193,3 +193,31 @@ async fn a_lead_that_came_since_is_made_again_without_what_an_older_message_told
         Some(Outcome::Duplicate { of: first })
     );
 }
+
+/// The lead went by whichever was carried out first, and what came since was known to the other.
+#[tokio::test]
+async fn a_lead_that_two_people_want_erased_costs_nothing_of_what_came_since() {
+    let bench = Bench::with_campaign().await;
+    let first = bench.says("hello").await;
+    let first = bench.lead_of(first);
+    let others = r#"{"id": "77", "name": "Eva", "email": "ada@example.com"}"#;
+    bench.receive_from("manychat", others).await;
+    bench.work().await;
+    bench.clock.advance(Duration::from_secs(1));
+    let of_eva = bench.erasure("eva@example.com");
+    bench.clock.advance(Duration::from_secs(1));
+    let of_ada = bench.erasure("ada@example.com");
+    bench.clock.advance(Duration::from_secs(1));
+    let back = bench.says("I am back").await;
+    assert_eq!(bench.outcome(back), Some(Outcome::Duplicate { of: first }));
+    let newest = of_ada.id;
+    for erasure in [of_eva, of_ada] {
+        bench.learn(erasure).await;
+    }
+    bench.finish().await;
+    bench.work().await;
+    let id = returned(first, newest);
+    assert_eq!(bench.outcome(back), Some(Outcome::Lead { id }));
+    assert_eq!(bench.webhooks(), [back]);
+    assert_eq!(bench.emails(), ["eva@example.com"]);
+}
