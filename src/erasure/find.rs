@@ -281,8 +281,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// A lead goes with whatever was sent for it, by one erasure, the newest that asks for it; what came since is worked
-    /// through again.
+    /// A lead goes with whatever was sent for it, by one erasure, the newest that asks for it; what came since is
+    /// worked through again.
     fn take_lead(&mut self, place: usize, row: u64, facts: &LeadFacts) {
         let earlier = self.taken.get(&row).copied().unwrap_or(place);
         let newest = self.newest(&Places::from([earlier, place]), |_| true);
