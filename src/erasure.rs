@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::model::Erasure;
-use crate::store::erasures::{ErasedWebhook, Place, Progress, Scope};
+use crate::store::erasures::{ErasedLead, ErasedWebhook, Place, Progress, Scope};
 use crate::store::{Store, StoreError, Tables};
 use crate::worker::{Step, StepError, Worker};
 pub use asked::{Asked, Unreadable};
@@ -175,6 +175,7 @@ impl Eraser {
         scope: &Arc<Scope>,
     ) -> Result<(), StoreError> {
         let of = Arc::clone(scope);
+        let leads = found.erased_leads();
         self.in_steps(found.logs, move |tables, rows: &[Row]| {
             tables.erase_documents(&id, rows, &of)
         })
@@ -183,8 +184,7 @@ impl Eraser {
         let (telling, others) = webhooks.partition(|webhook| webhook.is_telling);
         self.remove_webhooks(id, others).await?;
         let of = Arc::clone(scope);
-        let leads = found.leads.into_iter().collect();
-        self.in_steps(leads, move |tables, some: &[u64]| {
+        self.in_steps(leads, move |tables, some: &[ErasedLead]| {
             tables.erase_leads(&id, some, &of)
         })
         .await?;

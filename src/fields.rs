@@ -9,6 +9,7 @@
 
 use serde_json::Value;
 
+use crate::model::erasure::{PersonKey, email_key, phone_key};
 use crate::model::{ContactType, Person};
 
 mod address;
@@ -43,27 +44,22 @@ pub struct Context<'a> {
 /// `{name, value}`, single values in arrays.
 #[must_use]
 pub fn extract(fields: &Value, context: &Context<'_>) -> Person {
+    person(&Matches::read(fields), context)
+}
+
+/// The same, with every address that the payload gives.
+#[must_use]
+pub fn extract_with_reach(fields: &Value, context: &Context<'_>) -> (Person, Reach) {
     let matches = Matches::read(fields);
-    let name = name::read(&matches, context.contact_type);
-    Person {
-        name: name.full,
-        first_name: name.first,
-        last_name: name.last,
-        email: email::read(&matches),
-        phone: phone::read(&matches, home(&matches, context)),
-        address: address::read(&matches, context.contact_type),
-    }
+    let reach = all_addresses(&matches, context);
+    (person(&matches, context), reach)
 }
 
 /// Every e-mail address and phone number that a payload may give of its submitter, where [`extract`] takes the best of
 /// each: whoever is looked for by an address is found by the second one, too (R38).
 #[must_use]
 pub fn reach(fields: &Value, context: &Context<'_>) -> Reach {
-    let matches = Matches::read(fields);
-    Reach {
-        emails: email::all(&matches),
-        phones: phone::all(&matches, home(&matches, context)),
-    }
+    all_addresses(&Matches::read(fields), context)
 }
 
 /// Where a submitter can be reached, as far as a payload tells.
@@ -73,6 +69,35 @@ pub struct Reach {
     pub emails: Vec<String>,
     /// Phone numbers, E.164 where that can be known (R17).
     pub phones: Vec<String>,
+}
+
+impl Reach {
+    /// The addresses as erasures know them (R38).
+    #[must_use]
+    pub fn keys(&self) -> Vec<PersonKey> {
+        let emails = self.emails.iter().map(|email| email_key(email));
+        let phones = self.phones.iter().map(|phone| phone_key(phone));
+        emails.chain(phones).collect()
+    }
+}
+
+fn person(matches: &Matches<'_>, context: &Context<'_>) -> Person {
+    let name = name::read(matches, context.contact_type);
+    Person {
+        name: name.full,
+        first_name: name.first,
+        last_name: name.last,
+        email: email::read(matches),
+        phone: phone::read(matches, home(matches, context)),
+        address: address::read(matches, context.contact_type),
+    }
+}
+
+fn all_addresses(matches: &Matches<'_>, context: &Context<'_>) -> Reach {
+    Reach {
+        emails: email::all(matches),
+        phones: phone::all(matches, home(matches, context)),
+    }
 }
 
 /// The country of numbers that do not say theirs, in the order of ruling R17.

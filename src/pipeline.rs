@@ -10,6 +10,7 @@ mod batch;
 mod contact;
 mod conversation;
 mod deal;
+mod erased;
 pub mod facebook;
 pub mod freshness;
 mod lead;

@@ -5,10 +5,14 @@
 //!
 //! Must not know: how what is found is removed.
 
+mod sent;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bson::oid::ObjectId;
 use inlet_sync::ports::Row;
+
+use sent::{Since, Told};
 
 use super::recognise::{Places, Recognised, Recogniser};
 use crate::model::{
@@ -16,8 +20,8 @@ use crate::model::{
     derived_id,
 };
 use crate::pipeline::readings::Opened;
-use crate::store::documents::{Collection, Stored};
-use crate::store::erasures::ErasedWebhook;
+use crate::store::documents::{Collection, LeadFacts, Stored};
+use crate::store::erasures::{ErasedLead, ErasedWebhook, TakenKey};
 use crate::store::{Snapshot, Store, StoreError};
 
 /// Records read with one snapshot: it pins freed pages.
@@ -30,10 +34,28 @@ pub struct Found {
     pub contacts: BTreeSet<u64>,
     /// Rows of leads.
     pub leads: BTreeSet<u64>,
+    /// What led to these and is not concerned, by the lead's row.
+    pub since: BTreeMap<u64, Since>,
     /// Webhooks by their sequence numbers.
     pub webhooks: BTreeMap<u64, ErasedWebhook>,
     /// Retries of these webhooks, as documents.
     pub logs: Vec<Row>,
+}
+
+impl Found {
+    /// The leads, each with what was sent for it since.
+    #[must_use]
+    pub fn erased_leads(&self) -> Vec<ErasedLead> {
+        let leads = self.leads.iter().map(|row| {
+            let Since { again, said } = self.since.get(row).cloned().unwrap_or_default();
+            ErasedLead {
+                row: *row,
+                again,
+                said,
+            }
+        });
+        leads.collect()
+    }
 }
 
 /// Looks for what erasures concern, one answer for each, in order; `None` where `stopped` says so first.
@@ -53,11 +75,15 @@ pub fn find(
         found: vec![Found::default(); erasures.len()],
         contacts: HashMap::new(),
         adopted: HashMap::new(),
+        taken: HashMap::new(),
+        told: None,
     };
     let passes = [
         Search::contacts,
+        Search::neighbours,
         Search::leads,
         Search::webhooks,
+        Search::messages,
         Search::outcomes,
         Search::siblings,
         Search::logs,
@@ -82,6 +108,10 @@ struct Search<'a> {
     contacts: HashMap<u64, Places>,
     /// Leads by the `_id`s that outcomes name, where these are not their own.
     adopted: HashMap<[u8; 12], u64>,
+    /// By which erasure leads go.
+    taken: HashMap<u64, usize>,
+    /// The webhook that was opened last: one may have many tasks.
+    told: Option<(u64, Option<Told>)>,
 }
 
 impl Search<'_> {
@@ -103,6 +133,21 @@ impl Search<'_> {
         })
     }
 
+    /// An address that somebody else's contact is found by, too, does not make a webhook theirs.
+    fn neighbours(&mut self) -> Result<(), StoreError> {
+        if self.contacts.is_empty() {
+            return Ok(());
+        }
+        self.each_document(Collection::Contacts, |search, _, row, contact| {
+            let is_theirs = search.contacts.contains_key(&row)
+                || !search.recogniser.contact(contact).is_empty();
+            if !is_theirs {
+                search.recogniser.forget(contact);
+            }
+            Ok(())
+        })
+    }
+
     /// Leads of these contacts, and those that name somebody without a contact that does.
     fn leads(&mut self) -> Result<(), StoreError> {
         self.each_document(Collection::Leads, |search, snapshot, row, lead| {
@@ -119,8 +164,8 @@ impl Search<'_> {
                 Some(places) => places.clone(),
                 None => search.whose_alone(snapshot, lead, facts.task)?,
             };
-            match search.first_concerned(&places, facts.task.seq, facts.arrived_at_ms) {
-                Some(place) => search.take_lead(place, row, facts.task),
+            match search.concerned(&places, facts.task.seq, facts.arrived_at_ms) {
+                Some(place) => search.take_lead(place, row, &facts),
                 // The person came back, and was taken for the contact of before: it stays with what came since.
                 None => contact.into_iter().for_each(|row| search.keep_contact(row)),
             }
@@ -148,10 +193,17 @@ impl Search<'_> {
         }
     }
 
-    /// The first of these erasures that concerns what came with this webhook.
-    fn first_concerned(&self, places: &Places, seq: u64, arrived_at_ms: i64) -> Option<usize> {
-        let mut places = places.iter().copied();
-        places.find(|place| self.erasures[*place].concerns(seq, arrived_at_ms))
+    /// The newest of these erasures that concerns what came with this webhook: of somebody who came back between two
+    /// of them there may be leads upstream that the older one knows the ids of.
+    fn concerned(&self, places: &Places, seq: u64, arrived_at_ms: i64) -> Option<usize> {
+        self.newest(places, |erasure| erasure.concerns(seq, arrived_at_ms))
+    }
+
+    fn newest(&self, places: &Places, concerns: impl Fn(&Erasure) -> bool) -> Option<usize> {
+        let places = places.iter().copied();
+        places
+            .filter(|place| concerns(&self.erasures[*place]))
+            .max_by_key(|place| (self.erasures[*place].at_ms, self.erasures[*place].id))
     }
 
     fn webhooks(&mut self) -> Result<(), StoreError> {
@@ -192,7 +244,7 @@ impl Search<'_> {
             // Whose it is its lead says.
             return Ok(());
         }
-        let Some(place) = self.first_concerned(&places, seq, arrived_at_ms) else {
+        let Some(place) = self.concerned(&places, seq, arrived_at_ms) else {
             return Ok(());
         };
         let entry = self.found[place].webhooks.entry(seq).or_default();
@@ -200,7 +252,7 @@ impl Search<'_> {
         entry.is_whole = true;
         entry.is_telling = !is_by_contact;
         if let Some(taken) = taken {
-            entry.keys = taken.keys;
+            entry.keys = vec![taken.key];
             entry.first_copy = taken.first_copy.map(|hash| (hash, arrived_at_ms));
         }
         // Its lead may not name the person: a later copy of it does.
@@ -224,14 +276,23 @@ impl Search<'_> {
             lead => lead?,
         };
         if let Some(facts) = lead.lead {
-            self.take_lead(place, row, facts.task);
+            self.take_lead(place, row, &facts);
         }
         Ok(())
     }
 
-    fn take_lead(&mut self, place: usize, row: u64, task: TaskKey) {
+    /// A lead goes with whatever was sent for it, by one erasure, the newest that asks for it; what came since is
+    /// worked through again.
+    fn take_lead(&mut self, place: usize, row: u64, facts: &LeadFacts) {
+        let earlier = self.taken.get(&row).copied().unwrap_or(place);
+        let newest = self.newest(&Places::from([earlier, place]), |_| true);
+        let place = newest.unwrap_or(place);
+        self.found[earlier].leads.remove(&row);
         self.found[place].leads.insert(row);
-        self.take_task(place, task);
+        self.taken.insert(row, place);
+        if self.erasures[place].concerns(facts.task.seq, facts.arrived_at_ms) {
+            self.take_task(place, facts.task);
+        }
     }
 
     fn take_task(&mut self, place: usize, task: TaskKey) {
@@ -243,43 +304,6 @@ impl Search<'_> {
         if task.campaign != [0; 12] && is_everybodys {
             webhook.changes.insert(task.change);
         }
-    }
-
-    /// Webhooks that ended as one of these leads, or as duplicates of them, whatever they say.
-    fn outcomes(&mut self) -> Result<(), StoreError> {
-        let ids = self.lead_ids()?;
-        let mut after = Some(TaskKey::webhook(0));
-        while let Some(from) = after.filter(|_| !ids.is_empty() && !(self.stopped)()) {
-            let (page, next) = self.store.read()?.outcomes_after(from, PAGE)?;
-            for (task, outcome) in page {
-                if let Outcome::Lead { id } | Outcome::Duplicate { of: id } = outcome
-                    && let Some(place) = ids.get(&id)
-                {
-                    self.take_task(*place, task);
-                }
-            }
-            after = next;
-        }
-        Ok(())
-    }
-
-    /// The `_id`s by which outcomes name the leads that go, and by which erasure they do.
-    fn lead_ids(&self) -> Result<HashMap<[u8; 12], usize>, StoreError> {
-        let snapshot = self.store.read()?;
-        let mut ids = HashMap::new();
-        for (place, found) in self.found.iter().enumerate() {
-            for row in &found.leads {
-                match snapshot.document(Collection::Leads.row(*row)) {
-                    Ok(lead) => {
-                        ids.insert(lead.own_id, place);
-                        ids.insert(lead.settled_id().bytes(), place);
-                    }
-                    Err(StoreError::Corrupt { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(ids)
     }
 
     /// Tasks of the same change for other campaigns, which wait for Graph or for a token, or ended without a lead:
@@ -389,7 +413,11 @@ fn leads_of(snapshot: &Snapshot, seq: u64) -> Result<HashMap<u32, LeadId>, Store
     Ok(named.collect())
 }
 
-fn lead_key(campaign: &Campaign, lead: &LeadId) -> [u8; 12] {
+fn lead_key(campaign: &Campaign, lead: &LeadId) -> TakenKey {
     let place = [campaign.account_id.bytes(), campaign.id.bytes()];
-    derived_id("lead", &[&place[0], &place[1], lead.as_str().as_bytes()]).bytes()
+    let lead = derived_id("lead", &[&place[0], &place[1], lead.as_str().as_bytes()]);
+    TakenKey {
+        lead: lead.bytes(),
+        said: None,
+    }
 }

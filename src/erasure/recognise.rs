@@ -20,6 +20,7 @@ use crate::pipeline::readings::Opened;
 use crate::pipeline::taken::{Taken, taken_by};
 use crate::platforms::{self, body, facebook};
 use crate::store::documents::Stored;
+use crate::store::erasures::keys_of_contact;
 use crate::store::reference::Reference;
 
 /// Erasures by their places in a list: several may be of the same person.
@@ -63,46 +64,51 @@ impl<'a> Recogniser<'a> {
 
     /// Remembers whose a contact is.
     pub(super) fn remember(&mut self, contact: &Stored, places: &Places) {
-        let account = contact
-            .body()
-            .ok()
-            .and_then(|body| body.get_object_id("account_id").ok());
-        let (Some(account), Some(keys)) = (account, &contact.contact) else {
-            return;
-        };
-        let email = keys.email.as_deref().map(email_key);
-        let phone = keys.phone.as_deref().map(phone_key);
-        for key in email.into_iter().chain(phone) {
-            let known = self.contacts.entry((account.bytes(), key)).or_default();
-            known.extend(places);
+        for key in found_by(contact) {
+            self.contacts.entry(key).or_default().extend(places);
+        }
+    }
+
+    /// What this contact is found by is not theirs alone.
+    pub(super) fn forget(&mut self, contact: &Stored) {
+        for key in found_by(contact) {
+            self.contacts.remove(&key);
         }
     }
 
     /// Whose a contact is, by what it is found by and by what is kept beside it.
     pub(super) fn contact(&self, contact: &Stored) -> Places {
-        let Ok(body) = contact.body() else {
+        let (Ok(body), Ok(keys)) = (contact.body(), keys_of_contact(contact)) else {
             return Places::new();
         };
-        let keys = contact.contact.clone().unwrap_or_default();
-        let emails = texts(body, "email", "other_emails").chain(keys.email);
-        let phones = texts(body, "phone", "other_phones").chain(keys.phone);
-        let emails = emails.map(|email| email_key(&email));
-        let phones = phones.map(|phone| phone_key(&phone));
-        let account = body.get_object_id("account_id").ok();
-        self.known_by(emails.chain(phones), account)
+        self.known_by(keys, body.get_object_id("account_id").ok())
     }
 
     /// Whose a lead is, by what was sent.
     pub(super) fn lead(&self, lead: &Stored) -> Places {
-        let Ok(body) = lead.body() else {
-            return Places::new();
+        let said = |body: &RawDocument| Bson::try_from(body.get("lead_data").ok()??).ok();
+        lead.body()
+            .map_or_else(|_| Places::new(), |body| self.sent(body, said(body)))
+    }
+
+    /// Whose a lead is, by what was sent again under its id (R9): the payload of a message of its own.
+    pub(super) fn repetition(&self, lead: &Stored, payload: &[u8]) -> Places {
+        let said = || {
+            let payload = RawDocument::from_bytes(payload).ok()?;
+            Bson::try_from(payload.get("webhook_response").ok()??).ok()
         };
-        let campaign = body.get_object_id("campaign_id").ok();
+        lead.body()
+            .map_or_else(|_| Places::new(), |body| self.sent(body, said()))
+    }
+
+    /// Whose a payload is that was sent for a lead.
+    fn sent(&self, lead: &RawDocument, payload: Option<Bson>) -> Places {
+        let campaign = lead.get_object_id("campaign_id").ok();
         let campaign = campaign.and_then(|id| self.reference.campaign_by_id(id));
         guarded(|| {
-            let submission = submission_of(body)?;
+            let submission = submission_of(lead.get_str("integration").ok()?, payload?)?;
             let keys = keys_of(&submission, campaign.map(AsRef::as_ref));
-            Some(self.known_by(keys, body.get_object_id("account_id").ok()))
+            Some(self.known_by(keys, lead.get_object_id("account_id").ok()))
         })
     }
 
@@ -178,6 +184,17 @@ impl<'a> Recogniser<'a> {
     }
 }
 
+/// The account of a contact with each address that the pipeline finds it by.
+fn found_by(contact: &Stored) -> impl Iterator<Item = ([u8; 12], PersonKey)> {
+    let account = contact.body().ok();
+    let account = account.and_then(|body| body.get_object_id("account_id").ok());
+    let keys = contact.contact.clone().unwrap_or_default();
+    let email = keys.email.as_deref().map(email_key);
+    let phone = keys.phone.as_deref().map(phone_key);
+    let keys = email.into_iter().chain(phone);
+    keys.filter_map(move |key| Some((account?.bytes(), key)))
+}
+
 fn keys_of(submission: &Submission, campaign: Option<&Campaign>) -> Vec<PersonKey> {
     let calling_code = submission.phone_country_code.as_deref();
     keys_in(&submission.fields, campaign, calling_code)
@@ -188,10 +205,7 @@ fn keys_in(
     campaign: Option<&Campaign>,
     calling_code: Option<&str>,
 ) -> Vec<PersonKey> {
-    let reach = fields::reach(fields, &context(campaign, calling_code));
-    let emails = reach.emails.iter().map(|email| email_key(email));
-    let phones = reach.phones.iter().map(|phone| phone_key(phone));
-    emails.chain(phones).collect()
+    fields::reach(fields, &context(campaign, calling_code)).keys()
 }
 
 fn context<'a>(campaign: Option<&'a Campaign>, calling_code: Option<&'a str>) -> Context<'a> {
@@ -211,20 +225,9 @@ fn guarded(look: impl FnOnce() -> Option<Places>) -> Places {
     looked.ok().flatten().unwrap_or_default()
 }
 
-fn texts(body: &RawDocument, field: &str, beside: &str) -> impl Iterator<Item = String> {
-    let own = body.get_str(field).ok().map(str::to_owned);
-    let others = body.get_array(beside).into_iter().flatten();
-    let others = others.filter_map(|one| Some(one.ok()?.as_str()?.to_owned()));
-    own.into_iter()
-        .chain(others)
-        .collect::<Vec<_>>()
-        .into_iter()
-}
-
-/// What a lead's `lead_data` says, read once more by its platform's adapter.
-fn submission_of(lead: &RawDocument) -> Option<Submission> {
-    let integration = lead.get_str("integration").ok()?;
-    let payload = match Bson::try_from(lead.get("lead_data").ok()??).ok()? {
+/// What a payload says that was kept with a lead, read once more by its platform's adapter.
+fn submission_of(integration: &str, payload: Bson) -> Option<Submission> {
+    let payload = match payload {
         Bson::String(text) => serde_json::from_str(&text).ok()?,
         payload => payload.into_relaxed_extjson(),
     };

@@ -70,7 +70,8 @@ pub struct Removed {
     pub deliveries: u64,
     /// Those of them that were being sent just then: they may have gone out.
     pub deliveries_under_way: u64,
-    /// What could not be removed whole, because a record that it needs is damaged; the log names it.
+    /// What was not removed whole, or cannot be named upstream, because a record that it needs is damaged; the log
+    /// names it.
     pub damaged: u64,
 }
 
@@ -80,6 +81,12 @@ impl Erasure {
     pub fn concerns(&self, seq: u64, arrived_at_ms: i64) -> bool {
         let came_before = !self.is_elsewheres || arrived_at_ms < self.at_ms;
         !self.is_abandoned && seq <= self.upto && came_before
+    }
+
+    /// Whether it concerns what was said then, in a webhook that is no longer kept.
+    #[must_use]
+    pub fn concerns_words_of(&self, said_at_ms: i64) -> bool {
+        said_at_ms < self.at_ms || (said_at_ms == self.at_ms && !self.is_elsewheres)
     }
 
     /// Whether it concerns this account; one that is not known is nobody's.

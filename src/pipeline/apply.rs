@@ -10,15 +10,15 @@ use super::plan::{
 };
 use super::prepare::Draft;
 use super::settle::Settling;
-use super::{contact, link};
-use crate::model::erasure::{email_key, phone_key};
-use crate::model::{Names, Outcome, Reason, TaskKey};
+use super::taken::key_of;
+use super::{contact, erased, link};
+use crate::model::{Outcome, Reason, TaskKey};
 use crate::store::changes::Change;
 use crate::store::deliveries::Delivery;
 use crate::store::documents::{
     Adopted, Collection, ContactKeys, LeadFacts, Links, Stored, bound_contact_id,
 };
-use crate::store::erasures::{ERASED_ROW, repeat_key};
+use crate::store::erasures::ERASED_ROW;
 use crate::store::events::{Event, Kind};
 use crate::store::{StoreError, Tables};
 
@@ -29,7 +29,7 @@ pub(super) fn lead(
     draft: &Draft,
     settling: &Settling,
 ) -> Result<Outcome, StoreError> {
-    if is_erased(tables, key, draft)? {
+    if erased::is_erased(tables, key, draft)? {
         return Ok(Outcome::Ignored {
             reason: Reason::Erased,
         });
@@ -62,27 +62,6 @@ pub(super) fn lead(
     }
 }
 
-/// Whoever sent it was erased since it came: it had to be fetched, or was being prepared just then (R38). Its key is
-/// taken as if there had been a lead, so that a resend is a duplicate of it.
-fn is_erased(tables: &mut Tables<'_>, key: TaskKey, draft: &Draft) -> Result<bool, StoreError> {
-    if !tables.has_erasures()? {
-        return Ok(false);
-    }
-    let person = &draft.person;
-    let email = person.email.as_deref().map(email_key);
-    let phone = person.phone.as_ref().map(|phone| phone_key(&phone.number));
-    let keys: Vec<_> = email.into_iter().chain(phone).collect();
-    let came = (key.seq, draft.arrived_at_ms);
-    if !tables.was_erased(&keys, draft.campaign.account_id, came)? {
-        return Ok(false);
-    }
-    let id = identify(draft).id.bytes();
-    if tables.keys.get(&id)?.is_none() {
-        tables.keys.insert(&id, ERASED_ROW)?;
-    }
-    Ok(true)
-}
-
 /// Reads what the decision depends on; also under which id the lead is, or is to be.
 fn gather(
     tables: &Tables<'_>,
@@ -92,11 +71,7 @@ fn gather(
     let mut facts = Facts::default();
     let (identity, repeated) = repeated(tables, draft, settling)?;
     if let Some(row) = repeated {
-        let lead = known_lead(tables, row, &identity)?;
-        facts.repeated = match is_return(tables, draft, &lead)? {
-            true => None,
-            false => Some(lead),
-        };
+        facts.repeated = Some(known_lead(tables, row, &identity)?);
     }
     let contact = match facts.repeated.as_ref().and_then(|lead| lead.contact) {
         Some(contact) => Some(contact),
@@ -111,24 +86,18 @@ fn gather(
     Ok((identity, facts))
 }
 
-/// Somebody who was erased is back: the id names a person, and what it comes with was not said before (R38).
-fn is_return(tables: &Tables<'_>, draft: &Draft, lead: &KnownLead) -> Result<bool, StoreError> {
-    if !lead.erased || draft.names != Names::Person {
-        return Ok(false);
-    }
-    let said = repeat_key(&lead.id, &draft.fields_hash);
-    Ok(tables.keys.get(&said)?.is_none())
-}
-
 /// The row at which a lead that this repeats is, or was before it was removed (R41).
 fn repeated(
     tables: &Tables<'_>,
     draft: &Draft,
     settling: &Settling,
 ) -> Result<(LeadIdentity, Option<u64>), StoreError> {
-    let own = identify(draft);
-    if let Some(row) = tables.keys.get(&own.id.bytes())? {
-        return Ok((own, Some(row.value())));
+    let mut own = identify(draft);
+    let link = tables.link_of(&key_of(own.id, draft))?;
+    own.id = ObjectId::from_bytes(link.id);
+    own.is_return = link.is_return;
+    if let Some(row) = link.row {
+        return Ok((own, Some(row)));
     }
     let Some(first_copy) = &own.first_copy else {
         return Ok((own, None));
@@ -315,6 +284,7 @@ fn lead_at_rest(
         fields_hash: draft.fields_hash,
         without_id: identity.first_copy.is_some(),
         arrived_at_ms: draft.arrived_at_ms,
+        is_return: identity.is_return,
     });
     lead
 }
@@ -327,8 +297,8 @@ fn write_lead(
 ) -> Result<u64, StoreError> {
     let row = add(tables, Collection::Leads, lead)?;
     let before = tables.keys.insert(&identity.id.bytes(), row)?;
-    let taken = before.is_some_and(|before| before.value() != ERASED_ROW);
-    assert!(!taken, "lead {} was about to be made twice", identity.id);
+    let is_taken = before.is_some();
+    assert!(!is_taken, "lead {} was about to be made twice", identity.id);
     if let Some(first_copy) = &identity.first_copy {
         tables
             .first_copies

@@ -20,6 +20,8 @@ pub(super) struct LeadIdentity {
     pub(super) id: ObjectId,
     /// Where the first copy of a submission without id is remembered (R10).
     pub(super) first_copy: Option<[u8; 16]>,
+    /// Whoever the id names was erased, and is back: `_id` is not derived from `lead_id` alone (R38).
+    pub(super) is_return: bool,
 }
 
 /// What the transaction found.
@@ -147,6 +149,7 @@ pub(super) fn identify_at(
         text,
         id,
         first_copy,
+        is_return: false,
     }
 }
 

@@ -14,6 +14,7 @@ use super::Shared;
 use super::freshness::Freshness;
 use super::readings::Opened;
 use crate::fields;
+use crate::model::erasure::PersonKey;
 use crate::model::identity::derived_hash;
 use crate::model::{
     Campaign, LeadChange, LeadId, Names, Outcome, Person, Reading, Reason, Submission, TaskKey,
@@ -91,6 +92,8 @@ pub struct Draft {
     pub names: Names,
     /// Who submitted.
     pub person: Person,
+    /// Every address that the submission gives, as erasures know them (R38).
+    pub addresses: Vec<PersonKey>,
     /// `lead_data`.
     pub lead_data: RawBson,
     /// Hash of the decoded fields.
@@ -320,12 +323,14 @@ impl Draft {
             campaign_country: campaign.country.as_deref(),
             phone_country_code: submission.phone_country_code.as_deref(),
         };
+        let (person, reach) = fields::extract_with_reach(&submission.fields, &context);
         Self {
             arrived_at_ms: webhook.arrived_at_ms,
             integration: adapter.integration,
             lead_id: submission.lead_id.clone(),
             names: submission.names,
-            person: fields::extract(&submission.fields, &context),
+            person,
+            addresses: reach.keys(),
             lead_data: lead_data::document(&submission.payload, submission.payload_as_text),
             fields_hash: fields_hash(submission),
             ip: submission

@@ -5,15 +5,15 @@
 use bson::oid::ObjectId;
 
 use super::plan::identify_at;
-use super::prepare::fields_hash;
-use crate::model::Submission;
-use crate::store::erasures::repeat_key;
+use super::prepare::{Draft, fields_hash};
+use crate::model::{Names, Submission};
+use crate::store::erasures::TakenKey;
 
 /// Keys that are taken for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// The lead's, and what it said: where an id names a person, the same words are a resend, and others are news.
-    pub keys: Vec<[u8; 12]>,
+    /// The lead's, with what it said.
+    pub key: TakenKey,
     /// Of a submission without an id: what its resends are recognised by within the window (R10).
     pub first_copy: Option<[u8; 16]>,
 }
@@ -28,9 +28,29 @@ pub fn taken_by(place: (ObjectId, ObjectId), submission: &Submission, arrived_at
         &fields_hash,
         arrived_at_ms,
     );
-    let id = lead.id.bytes();
     Taken {
-        keys: vec![id, repeat_key(&id, &fields_hash)],
+        key: TakenKey {
+            lead: lead.id.bytes(),
+            said: said(submission.names, fields_hash),
+        },
         first_copy: lead.first_copy,
     }
+}
+
+/// What tells a resend of a submission from news, where its id names a person.
+#[must_use]
+pub fn said_by(submission: &Submission) -> Option<[u8; 32]> {
+    said(submission.names, fields_hash(submission))
+}
+
+/// The key of the lead of this `_id` that a draft is, with what it says.
+pub(super) fn key_of(lead: ObjectId, draft: &Draft) -> TakenKey {
+    TakenKey {
+        lead: lead.bytes(),
+        said: said(draft.names, draft.fields_hash),
+    }
+}
+
+fn said(names: Names, fields_hash: [u8; 32]) -> Option<[u8; 32]> {
+    (names == Names::Person).then_some(fields_hash)
 }

@@ -120,9 +120,24 @@ impl Bench {
     }
 
     async fn receive_at(&self, platform: &str, campaign: ObjectId, body: &str) -> u64 {
+        self.receive_whole(platform, (ACCOUNT, campaign), body)
+            .await
+    }
+
+    async fn receive_in(&self, account: ObjectId, campaign: ObjectId, body: &str) -> u64 {
+        self.receive_whole("instapage", (account, campaign), body)
+            .await
+    }
+
+    async fn receive_whole(
+        &self,
+        platform: &str,
+        (account, campaign): (ObjectId, ObjectId),
+        body: &str,
+    ) -> u64 {
         let webhook = Webhook {
             platform: platform.to_owned(),
-            account: Some(ACCOUNT.to_hex()),
+            account: Some(account.to_hex()),
             campaign: Some(campaign.to_hex()),
             method: Method::Post,
             query: String::new(),

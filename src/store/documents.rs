@@ -139,6 +139,8 @@ pub struct LeadFacts {
     pub without_id: bool,
     /// When its webhook arrived, milliseconds since the epoch.
     pub arrived_at_ms: i64,
+    /// Of somebody who came back after an erasure, under the same id (R38): that finds the erased one upstream.
+    pub is_return: bool,
 }
 
 /// What identifies a contact (R20).

@@ -11,7 +11,10 @@
 //!
 //! Must not know: how a person is recognised in a webhook, and when to look.
 
+mod family;
+mod people;
 mod removal;
+mod returns;
 mod rounds;
 mod upstream;
 mod webhooks;
@@ -19,13 +22,18 @@ mod webhooks;
 use bson::oid::ObjectId;
 use redb::{ReadableTable, ReadableTableMetadata};
 
+pub use family::{Again, ErasedLead};
+pub(crate) use people::{Whoever, keys_of_contact};
 pub use removal::Scope;
-pub(crate) use removal::{first_copy_key, repeat_key};
+pub use returns::TakenKey;
+pub(crate) use returns::{first_copy_key, repeat_key};
 pub use rounds::{NotAbandoned, Progress};
 pub use upstream::StoreErasures;
 pub use webhooks::{ErasedWebhook, Place};
 
 use super::documents::Collection;
+use people::ASKED;
+
 use super::{Snapshot, StoreError, Tables, codec};
 use crate::model::Erasure;
 use crate::model::erasure::PersonKey;
@@ -75,7 +83,7 @@ impl Tables<'_> {
     fn add_erasure(&mut self, erasure: &Erasure) -> Result<(), StoreError> {
         self.put_erasure(erasure)?;
         for key in &erasure.keys {
-            self.erased_people.insert((key, &erasure.id), ())?;
+            self.erased_people.insert((key, &erasure.id, &ASKED), ())?;
         }
         self.unfinished_erasures
             .insert(&erasure.id, erasure.is_elsewheres)?;
@@ -95,38 +103,6 @@ impl Tables<'_> {
         self.unfinished_erasures.remove(id)?;
         self.unpushed_erasures.remove(id)?;
         Ok(())
-    }
-
-    /// Whether whoever is known by one of these was erased after this webhook came: a lead that had to be fetched, or
-    /// was being made of it just then.
-    pub(crate) fn was_erased(
-        &self,
-        keys: &[PersonKey],
-        account: ObjectId,
-        (seq, arrived_at_ms): (u64, i64),
-    ) -> Result<bool, StoreError> {
-        for key in keys {
-            let of_key = (key, &[0; 12])..=(key, &[0xff; 12]);
-            for entry in self.erased_people.range(of_key)? {
-                let id = *entry?.0.value().1;
-                let erasure = match load(&self.erasures, &id) {
-                    // Whom it concerned nobody knows: that is worth no other lead.
-                    Err(StoreError::Corrupt { .. }) => None,
-                    erasure => erasure?,
-                };
-                if erasure.is_some_and(|erasure| {
-                    erasure.concerns(seq, arrived_at_ms) && erasure.concerns_account(Some(account))
-                }) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether anybody was ever erased here.
-    pub(crate) fn has_erasures(&self) -> Result<bool, StoreError> {
-        Ok(!self.erased_people.is_empty()?)
     }
 }
 
@@ -188,19 +164,6 @@ impl Snapshot {
         left.sort_unstable();
         left.dedup();
         Ok(left)
-    }
-
-    fn erasures_of(&self, keys: &[PersonKey]) -> Result<Vec<[u8; 12]>, StoreError> {
-        let mut ids = Vec::new();
-        for key in keys {
-            let of_key = (key, &[0; 12])..=(key, &[0xff; 12]);
-            for entry in self.erased_people.range(of_key)? {
-                ids.push(*entry?.0.value().1);
-            }
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
     }
 }
 

@@ -136,8 +136,9 @@ schema! {
 
         /// Erasures of people (R38), this node's and others'. Record: `Erasure`.
         erasures ERASURE_TO_RECORD: &'static [u8; 12] => &'static [u8];
-        /// Erasures by what their people are known by: (hash, erasure).
-        erased_people PERSON_TO_ERASURE: (&'static [u8; 16], &'static [u8; 12]) => ();
+        /// Erasures by what their people are known by: (hash, erasure, the account of the contact that had it, or
+        /// zeroes: it was asked for).
+        erased_people PERSON_TO_ERASURE: (&'static [u8; 16], &'static [u8; 12], &'static [u8; 12]) => ();
         /// Erasures that wait for a round, or are under way in one; true: another node was asked.
         unfinished_erasures UNFINISHED_ERASURE: &'static [u8; 12] => bool;
         /// Erasures asked for here that are not upstream yet.
@@ -163,6 +164,8 @@ schema! {
         families OWNER_TO_LEAD: (u64, u64) => (u64, u64);
         /// Further messages of a lead whose id names a person (R9): (lead, message).
         repeats LEAD_TO_REPEAT: (u64, u64) => ();
+        /// Leads' derived keys that are erased, and by which erasure: whoever comes back under one gets another.
+        erased_leads LEAD_TO_ERASURE: &'static [u8; 12] => &'static [u8; 12];
         /// Held documents by the document they wait for: (parent's collection and row, collection, row).
         blocked PARENT_TO_BLOCKED: (u8, u64, u8, u64) => ();
     }

@@ -1,6 +1,7 @@
 //! `inlet erase`: a person goes, and does not come back by a resend, a crash, another node or an old copy of the store
 //! (R38).
 
+mod identity;
 mod rounds;
 
 use std::path::Path;

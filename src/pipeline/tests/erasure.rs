@@ -1,6 +1,9 @@
 //! What an erasure removes, what it leaves, and that nothing of it comes back (R38).
 
+mod addresses;
+mod returns;
 mod rounds;
+mod since;
 
 use inlet_sync::ports::{Erasures, Outbox, Settlement, Verdict};
 use redb::{ReadableTable, ReadableTableMetadata};
@@ -350,8 +353,8 @@ async fn an_erasure_cut_short_anywhere_is_finished_by_whoever_comes_next() {
             new: store.read().unwrap().to_be_created().unwrap(),
         };
         let cut_short = move |tables: &mut crate::store::Tables<'_>| {
+            let leads = found.erased_leads();
             let webhooks: Vec<_> = found.webhooks.into_values().collect();
-            let leads: Vec<_> = found.leads.into_iter().collect();
             let some = if steps == 0 { 1 } else { webhooks.len() };
             tables.erase_webhooks(&begun.id, &webhooks[..some], Place::default())?;
             tables.erase_leads(&begun.id, &leads[..steps], &scope)

@@ -1,21 +1,16 @@
 //! The steps of an erasure, each a transaction of bounded size (R38).
 //!
-//! A lead goes with its messages, its deal and its notifications, a contact with conversation, room and keys. What
-//! leads to the rest goes last: webhooks before leads, but for those that give an address themselves, and leads before
-//! contacts. So whatever a crash leaves can be found again from what is left.
-//!
-//! Derived keys stay, with nothing behind them: a resend is a duplicate of a lead that is nobody's any more.
+//! A lead goes with its messages, its deal and its notifications, a contact with conversation, room and keys
+//! (`family`). What leads to the rest goes last: webhooks before leads, but for those that give an address themselves,
+//! and leads before contacts. So whatever a crash leaves can be found again from what is left.
 
 use std::collections::{BTreeSet, HashSet};
 
 use inlet_sync::ports::Row;
 use redb::ReadableTable;
 
-use super::ERASED_ROW;
-use crate::model::identity::derived_hash;
-use crate::model::{Erasure, derived_id};
-use crate::store::documents::{Collection, Stored, key};
-use crate::store::outbox::unsettled::claims_of;
+use super::ErasedLead;
+use crate::model::Erasure;
 use crate::store::{Snapshot, StoreError, Tables};
 
 /// Tickets beyond which nobody looks which documents are new upstream: everything then counts as not certain.
@@ -41,7 +36,7 @@ pub struct Unacknowledged {
 }
 
 impl Unacknowledged {
-    fn has(&self, row: Row) -> bool {
+    pub(super) fn has(&self, row: Row) -> bool {
         self.are_too_many || self.rows.contains(&row.number)
     }
 }
@@ -51,13 +46,13 @@ impl Tables<'_> {
     pub(crate) fn erase_leads(
         &mut self,
         erasure: &[u8; 12],
-        leads: &[u64],
+        leads: &[ErasedLead],
         scope: &Scope,
     ) -> Result<(), StoreError> {
         self.erasing(erasure, |tables, erasure| {
             leads.iter().try_for_each(|lead| {
-                let erased = tables.erase_lead(erasure, *lead, scope);
-                as_far_as_readable(erased, erasure, "lead", *lead)
+                let erased = tables.erase_lead(erasure, lead, scope);
+                as_far_as_readable(erased, erasure, "lead", lead.row)
             })
         })
     }
@@ -89,7 +84,7 @@ impl Tables<'_> {
         scope: &Scope,
     ) -> Result<(), StoreError> {
         self.erasing(erasure, |tables, erasure| {
-            tables.remove_rows(erasure, rows, Some(scope))
+            tables.erase_rows(erasure, rows, scope)
         })
     }
 
@@ -114,151 +109,6 @@ impl Tables<'_> {
         let done = work(self, &mut erasure)?;
         self.put_erasure(&erasure)?;
         Ok(done)
-    }
-
-    fn erase_lead(
-        &mut self,
-        erasure: &mut Erasure,
-        lead: u64,
-        scope: &Scope,
-    ) -> Result<(), StoreError> {
-        let row = Collection::Leads.row(lead);
-        // What cannot be read is nobody's that anybody knows of.
-        let Some(stored) = self.intact_document(row)? else {
-            return Ok(());
-        };
-        let owner = stored.links.contact.unwrap_or(lead);
-        let (message, deal) = self
-            .families
-            .get((owner, lead))?
-            .map_or((0, 0), |rows| rows.value());
-        let is_last = self.is_last_lead(owner)?;
-        let repeats = self.repeats_of(lead)?;
-        let messages = repeats.iter().copied().chain([message]);
-        let mut rows: Vec<Row> = messages
-            .filter(|number| *number != 0)
-            .map(|number| Collection::Messages.row(number))
-            .collect();
-        rows.extend((deal != 0).then(|| Collection::Deals.row(deal)));
-        rows.extend(self.conversation_rows(lead)?);
-        rows.push(row);
-        if !is_last && owner != lead {
-            self.unbind(lead, owner)?;
-        }
-        self.remove_rows(erasure, &rows, Some(scope))?;
-        self.leave_keys_of(&stored)?;
-        for repeat in repeats {
-            self.repeats.remove((lead, repeat))?;
-        }
-        self.families.remove((owner, lead))?;
-        self.conversations.remove(lead)?;
-        if let Some(facts) = stored.lead {
-            self.erase_deliveries(erasure, facts.task.seq, Some(lead), usize::MAX)?;
-        }
-        if is_last && owner != lead {
-            self.erase_owner(erasure, owner, scope)?;
-        }
-        Ok(())
-    }
-
-    /// The lead's key is taken for ever, and so is that of what it said: where an id names a person, the same words are
-    /// a resend, and others are news. Under which `_id` it is upstream stays known.
-    fn leave_keys_of(&mut self, lead: &Stored) -> Result<(), StoreError> {
-        let upstream = lead.settled_id().bytes();
-        self.keys.insert(&lead.own_id, ERASED_ROW)?;
-        if let Some(facts) = lead.lead {
-            let said = repeat_key(&upstream, &facts.fields_hash);
-            self.keys.insert(&said, ERASED_ROW)?;
-        }
-        if upstream != lead.own_id {
-            self.departed.insert(&lead.own_id, &upstream)?;
-        }
-        Ok(())
-    }
-
-    /// What stays of an owner names a lead of his that goes: it needs it no more.
-    fn unbind(&mut self, lead: u64, owner: u64) -> Result<(), StoreError> {
-        for row in self.bound_to(lead, owner)? {
-            let mut stored = self.document(row)?;
-            stored.links.lead = None;
-            self.put_document(row, &stored)?;
-        }
-        Ok(())
-    }
-
-    /// A contact with its conversation, its keys and its claims.
-    fn erase_owner(
-        &mut self,
-        erasure: &mut Erasure,
-        contact: u64,
-        scope: &Scope,
-    ) -> Result<(), StoreError> {
-        let row = Collection::Contacts.row(contact);
-        if self.documents.get(key(row))?.is_none() {
-            return Ok(());
-        }
-        // Read before anything goes: keys that lead to nothing would stop every later lead that has them.
-        let stored = self.document(row)?;
-        let (hashes, claims) = (stored.contact_hashes()?, claims_of(&stored)?);
-        self.remove_contact_keys(contact, &hashes)?;
-        let is_theirs = scope.contacts.contains(&contact);
-        for claim in claims.iter().filter(|_| is_theirs) {
-            let holders = [stored.settled_id().bytes(), stored.own_id];
-            for holder in holders {
-                self.void_claims.insert((claim, &holder), ())?;
-            }
-        }
-        let mut rows = self.conversation_rows(contact)?;
-        rows.push(row);
-        self.remove_rows(erasure, &rows, Some(scope).filter(|_| is_theirs))?;
-        self.conversations.remove(contact)?;
-        Ok(())
-    }
-
-    /// Removes documents, children first or all at once: under which `_id`s they are upstream is read before. Without a
-    /// scope that is nobody's concern.
-    fn remove_rows(
-        &mut self,
-        erasure: &mut Erasure,
-        rows: &[Row],
-        scope: Option<&Scope>,
-    ) -> Result<(), StoreError> {
-        let mut left = Vec::with_capacity(rows.len());
-        for row in rows {
-            let id = match self.document(*row) {
-                Ok(stored) => self.upstream_id(*row, &stored),
-                Err(error) => Err(error),
-            };
-            match id {
-                Ok(id) => left.push((*row, id.bytes())),
-                // It is gone, or nobody can say what it is upstream.
-                Err(StoreError::Corrupt { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        for row in rows {
-            if self.documents.remove(key(*row))?.is_some() {
-                count(erasure, *row);
-            }
-        }
-        for (row, id) in left {
-            let held = self.forget_held(row)?;
-            let Some(scope) = scope else {
-                continue;
-            };
-            let is_new = scope.new.has(row) || held.is_some_and(|held| held.owed.first);
-            self.left_upstream
-                .insert((&erasure.id, row.collection, &id), u8::from(!is_new))?;
-        }
-        Ok(())
-    }
-
-    fn intact_document(&self, row: Row) -> Result<Option<Stored>, StoreError> {
-        match self.document(row) {
-            Ok(stored) => Ok(Some(stored)),
-            Err(StoreError::Corrupt { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 }
 
@@ -298,24 +148,8 @@ impl Snapshot {
     }
 }
 
-/// What tells apart the messages of a lead whose id names a person (R9): `upstream` is the lead's `_id`.
-pub(crate) fn repeat_key(upstream: &[u8; 12], fields_hash: &[u8; 32]) -> [u8; 12] {
-    derived_id("repeat", &[upstream, fields_hash]).bytes()
-}
-
-/// Under what a first copy of fields without an id is remembered (R10).
-pub(crate) fn first_copy_key(
-    account: &[u8; 12],
-    campaign: &[u8; 12],
-    fields_hash: &[u8; 32],
-) -> [u8; 16] {
-    let mut half = [0; 16];
-    let hash = derived_hash("first_copy", &[account, campaign, fields_hash]);
-    half.copy_from_slice(&hash[..16]);
-    half
-}
-
-/// One damaged record must not keep everything else from being erased, nor the node from going on.
+/// One damaged record must not keep everything else from being erased, nor the node from going on. Everything is read
+/// before anything is removed, so that no half of anything is committed.
 pub(super) fn as_far_as_readable(
     erased: Result<(), StoreError>,
     erasure: &mut Erasure,
@@ -324,19 +158,10 @@ pub(super) fn as_far_as_readable(
 ) -> Result<(), StoreError> {
     match erased {
         Err(error @ StoreError::Corrupt { .. }) => {
-            tracing::error!(%error, what, number, "not all of it could be erased");
+            tracing::error!(%error, what, number, "it could not be erased");
             erasure.removed.damaged += 1;
             Ok(())
         }
         erased => erased,
-    }
-}
-
-fn count(erasure: &mut Erasure, row: Row) {
-    let removed = &mut erasure.removed;
-    match Collection::of(row) {
-        Collection::Leads => removed.leads += 1,
-        Collection::Contacts => removed.contacts += 1,
-        _ => removed.other_documents += 1,
     }
 }

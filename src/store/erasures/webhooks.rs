@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use redb::ReadableTable;
 
-use super::ERASED_ROW;
+use super::TakenKey;
 use super::removal::as_far_as_readable;
 use crate::model::{Erasure, Outcome, TaskKey, Webhook};
 use crate::store::{StoreError, Tables, codec};
@@ -32,7 +32,7 @@ pub struct ErasedWebhook {
     /// Changes of a batch of which everything goes: whatever a lead of theirs is to become for other campaigns.
     pub changes: BTreeSet<u32>,
     /// Derived keys that it would have taken: they are taken from now on.
-    pub keys: Vec<[u8; 12]>,
+    pub keys: Vec<TakenKey>,
     /// Of a submission without an id: its hash, and when it arrived. A resend within the window is one of it (R10).
     pub first_copy: Option<([u8; 16], i64)>,
 }
@@ -93,7 +93,7 @@ impl Tables<'_> {
         room: &mut usize,
     ) -> Result<bool, StoreError> {
         let seq = webhook.seq;
-        self.take_keys_of(webhook, place, room)?;
+        self.take_keys_of(&erasure.id, webhook, place, room)?;
         if *room == 0 {
             return Ok(false);
         }
@@ -117,22 +117,18 @@ impl Tables<'_> {
 
     fn take_keys_of(
         &mut self,
+        erasure: &[u8; 12],
         webhook: &ErasedWebhook,
         place: &mut Place,
         room: &mut usize,
     ) -> Result<(), StoreError> {
         for key in webhook.keys[place.keys..].iter().take(*room) {
-            if self.keys.get(key)?.is_none() {
-                self.keys.insert(key, ERASED_ROW)?;
-            }
+            self.leave_key(erasure, key)?;
             place.keys += 1;
             *room -= 1;
         }
-        if let Some((hash, arrived_at_ms)) = &webhook.first_copy
-            && self.first_copies.get(hash)?.is_none()
-        {
-            self.first_copies
-                .insert(hash, (*arrived_at_ms, ERASED_ROW))?;
+        if let Some((hash, arrived_at_ms)) = &webhook.first_copy {
+            self.leave_first_copy(hash, *arrived_at_ms)?;
         }
         Ok(())
     }

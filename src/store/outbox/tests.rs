@@ -160,6 +160,7 @@ fn add_submission(tables: &mut Tables<'_>, number: u8) -> Result<Rows, StoreErro
         fields_hash: [number; 32],
         without_id: true,
         arrived_at_ms: NOW_MS,
+        is_return: false,
     });
     let lead = add(tables, Collection::Leads, &lead)?;
     let links = Links {

@@ -40,9 +40,7 @@ impl Settle {
         match Collection::of(row) {
             Collection::Contacts if self.is_the_leads(pending, &stored)? => self.lead_of(&stored),
             Collection::Contacts => self.contact(pending, &stored).map(Some),
-            Collection::Leads if self.snapshot.owed(pending)?.first => {
-                self.lead(row, &stored).map(Some)
-            }
+            Collection::Leads if self.snapshot.owed(pending)?.first => self.lead(row, &stored),
             Collection::Conversations | Collection::Rooms => self.of_adopted(row, &stored),
             _ => Ok(None),
         }
@@ -65,7 +63,7 @@ impl Settle {
         if lead.withdrawn {
             return Ok(None);
         }
-        self.lead(row, &lead).map(Some)
+        self.lead(row, &lead)
     }
 
     /// Found by e-mail, else by phone, else claimed (R20, R31).
@@ -112,13 +110,17 @@ impl Settle {
     }
 
     /// A lead with an id may have been written by the cloud service under another `_id`; one without an id by another
-    /// node within the window (R10, R31).
-    fn lead(&self, row: Row, stored: &Stored) -> Result<Unsettled, StoreError> {
+    /// node within the window (R10, R31). Of somebody who came back after an erasure nothing is asked: by that id the
+    /// erased lead is found, which may be there until somebody removes it, and the new one would be taken for it (R38).
+    fn lead(&self, row: Row, stored: &Stored) -> Result<Option<Unsettled>, StoreError> {
         let body = stored.body()?;
         let id = |name| body.get_object_id(name).map_err(|_| DAMAGED);
         let (account, campaign) = (id("account_id")?, id("campaign_id")?);
         let lead_id = body.get_str("lead_id").map_err(|_| DAMAGED)?;
         let facts = stored.lead.ok_or(DAMAGED)?;
+        if facts.is_return {
+            return Ok(None);
+        }
         let lookup = Lookup {
             filter: doc! { "account_id": account, "campaign_id": campaign },
             field: "lead_id",
@@ -133,13 +135,13 @@ impl Settle {
             window_ms: Some(self.window_ms),
             at_ms: facts.arrived_at_ms,
         });
-        Ok(Unsettled {
+        Ok(Some(Unsettled {
             row,
             own_id: stored.settled_id(),
             known: None,
             lookups: vec![lookup],
             claims: claim.into_iter().collect(),
-        })
+        }))
     }
 
     /// The conversation and the room of a contact that others know may exist already (R31).

@@ -9,7 +9,7 @@ use crate::console::ConsoleError;
 use crate::health::Health;
 use crate::model::{Channel, Ended};
 use crate::store::deliveries::Delivery;
-use crate::store::erasures::ErasedWebhook;
+use crate::store::erasures::{ErasedWebhook, TakenKey};
 use crate::store::tests::disk::{Disk, Trouble};
 use crate::store::{StoreError, Tables};
 use crate::worker::{Step, Worker};
@@ -460,7 +460,10 @@ async fn a_webhook_with_thousands_of_tasks_goes_in_short_steps_and_is_resumed_af
     let keys = (0..TASKS).map(|number| {
         let mut key = [9; 12];
         key[..4].copy_from_slice(&number.to_be_bytes());
-        key
+        TakenKey {
+            lead: key,
+            said: None,
+        }
     });
     let webhooks = Arc::new(vec![ErasedWebhook {
         seq,
