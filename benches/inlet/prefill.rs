@@ -1,15 +1,17 @@
 //! Stores filled through the library, without HTTP: kept from run to run, copied for each.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use futures_util::future::try_join_all;
 use inlet::clock::{Clock, ManualClock, SystemClock};
 use inlet::model::{Method, Webhook};
 use inlet::pipeline::freshness::Freshness;
 use inlet::pipeline::{Limits, Pipeline, Shared};
 use inlet::store::Store;
+use inlet::store::documents::Collection;
 use inlet::store::outbox::StoreOutbox;
 use inlet::worker::run_until_idle;
 use inlet_sync::ports::{Outbox, Verdict};
@@ -76,11 +78,7 @@ async fn fill(path: &Path, leads: u64, queue: Queue) -> anyhow::Result<()> {
     let mut first = 0;
     while first < leads {
         let until = (first + CHUNK).min(leads);
-        let webhooks: Vec<_> = (first..until).map(|n| webhook(n, clock.now_ms())).collect();
-        try_join_all(webhooks.iter().map(|webhook| store.receive(webhook))).await?;
-        if let Err(error) = run_until_idle(&mut pipeline).await {
-            anyhow::bail!("the pipeline failed: {error}");
-        }
+        submit(&store, &mut pipeline, first..until, clock.now_ms()).await?;
         if queue != Queue::Full {
             let outbox = Arc::clone(&outbox);
             tokio::task::spawn_blocking(move || acknowledge(&outbox)).await??;
@@ -96,6 +94,26 @@ async fn fill(path: &Path, leads: u64, queue: Queue) -> anyhow::Result<()> {
         "{counted} leads are in the store, not {leads}"
     );
     Ok(())
+}
+
+/// More leads, as of now.
+pub(crate) async fn append(store: &Arc<Store>, leads: Range<u64>) -> anyhow::Result<()> {
+    let clock = Arc::new(SystemClock::new());
+    let now_ms = clock.now_ms();
+    submit(store, &mut pipeline(store, clock), leads, now_ms).await
+}
+
+async fn submit(
+    store: &Store,
+    pipeline: &mut Pipeline,
+    leads: Range<u64>,
+    now_ms: i64,
+) -> anyhow::Result<()> {
+    let webhooks: Vec<_> = leads.map(|number| webhook(number, now_ms)).collect();
+    try_join_all(webhooks.iter().map(|webhook| store.receive(webhook))).await?;
+    run_until_idle(pipeline)
+        .await
+        .map_err(|error| anyhow!("the pipeline failed: {error}"))
 }
 
 impl Queue {
@@ -125,6 +143,20 @@ pub(crate) fn webhooks(store: &Store) -> anyhow::Result<u64> {
     let (mut count, mut after) = (0, 0);
     loop {
         let page = snapshot.webhooks_after(after, 1_000)?;
+        let Some((last, _)) = page.last() else {
+            return Ok(count);
+        };
+        after = *last;
+        count += page.len() as u64;
+    }
+}
+
+/// How many documents of a collection a store keeps.
+pub(crate) fn documents(store: &Store, collection: Collection) -> anyhow::Result<u64> {
+    let snapshot = store.read()?;
+    let (mut count, mut after) = (0, 0);
+    loop {
+        let page = snapshot.documents_after(collection, after, 1_000)?;
         let Some((last, _)) = page.last() else {
             return Ok(count);
         };

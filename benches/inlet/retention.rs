@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use futures_util::future::try_join_all;
-use inlet::clock::{Clock, SystemClock};
-use inlet::schedule::{Policy, Retention, Stop};
+use inlet::clock::SystemClock;
+use inlet::schedule::{Policy, Retention, Stop, check_sample};
 use inlet::store::Store;
-use inlet::worker::run_until_idle;
+use inlet::store::compaction::Compacted;
+use inlet::store::documents::Collection;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -31,6 +31,17 @@ const POLICY: Policy = Policy {
 };
 /// Old leads sent once more when they are gone.
 const RESENT: u64 = 1_000;
+/// Leads that came just before the purge whose end result is looked at.
+const FRESH: u64 = 1_000;
+
+const DOCUMENTS_OF_A_LEAD: [(Collection, u64); 6] = [
+    (Collection::Contacts, 1),
+    (Collection::Leads, 1),
+    (Collection::Deals, 1),
+    (Collection::Conversations, 1),
+    (Collection::Rooms, 1),
+    (Collection::Messages, 2),
+];
 
 /// What can be chosen.
 #[derive(Debug, Args)]
@@ -107,6 +118,7 @@ pub(crate) async fn run(knobs: Knobs) -> anyhow::Result<()> {
     }
     let last = last.context("nothing was measured")?;
     let left = finish(&knobs, last).await?;
+    let shrunk = shrink(&knobs).await?;
     let head = ["round", "removing", "requests/s", "p50 ms", "p99 ms"];
     table(&head, rows);
     let target = |what, ratios: &[f64]| Target::at_most(what, 2.0, median(ratios.to_vec()));
@@ -115,12 +127,18 @@ pub(crate) async fn run(knobs: Knobs) -> anyhow::Result<()> {
         json!({
             "p99_ratios": { "webhooks": webhooks, "documents": documents },
             "to_the_end_s": left.as_secs_f64(),
+            "file_bytes": { "before": shrunk.before_bytes, "after": shrunk.after_bytes },
         }),
         &[
             target("p99 while webhooks are removed, of p99 without", &webhooks),
             target(
                 "p99 while documents are removed, of p99 without",
                 &documents,
+            ),
+            Target::at_most(
+                "file after purge and compaction, of before",
+                0.1,
+                shrunk.after_bytes as f64 / shrunk.before_bytes as f64,
             ),
         ],
     );
@@ -179,20 +197,40 @@ async fn finish(knobs: &Knobs, sample: Sample) -> anyhow::Result<Duration> {
         sample.acknowledged
     );
     let duplicates = store.read()?.counted("duplicate")?;
-    let now_ms = SystemClock::new().now_ms();
-    let resent = 0..RESENT.min(knobs.leads);
-    let webhooks: Vec<_> = resent
-        .clone()
-        .map(|n| prefill::webhook(n, now_ms))
-        .collect();
-    try_join_all(webhooks.iter().map(|webhook| store.receive(webhook))).await?;
-    let mut pipeline = prefill::pipeline(&store, Arc::new(SystemClock::new()));
-    if let Err(error) = run_until_idle(&mut pipeline).await {
-        anyhow::bail!("the pipeline failed: {error}");
-    }
+    let resent = RESENT.min(knobs.leads);
+    prefill::append(&store, 0..resent).await?;
     let known = store.read()?.counted("duplicate")? - duplicates;
-    ensure!(known == resent.end, "{known} of {} are known", resent.end);
+    ensure!(known == resent, "{known} of {resent} are known");
     Ok(took)
+}
+
+/// Old leads and 1,000 fresh ones: fails unless the fresh ones are left with all their documents, and nothing else; says
+/// what the next start makes of the file.
+async fn shrink(knobs: &Knobs) -> anyhow::Result<Compacted> {
+    let folder = TempDir::new_in(workshop()?)?;
+    let path = store(folder.path());
+    prefill::copy(knobs.leads, Queue::Old, &path).await?;
+    {
+        let (store, _) = prefill::open(&path)?;
+        prefill::append(&store, knobs.leads..knobs.leads + FRESH).await?;
+        purge(Arc::clone(&store)).await?;
+        let kept = prefill::webhooks(&store)?;
+        ensure!(kept == FRESH, "{kept} webhooks are left, not {FRESH}");
+        for (collection, each) in DOCUMENTS_OF_A_LEAD {
+            let kept = prefill::documents(&store, collection)?;
+            ensure!(
+                kept == each * FRESH,
+                "{kept} documents are left in {}, not {each} for each fresh lead",
+                collection.name()
+            );
+        }
+        if let Err(error) = check_sample(Arc::clone(&store)).await {
+            anyhow::bail!("the self-check failed: {error}");
+        }
+        store.plan_compaction().await?;
+    }
+    let (store, _) = prefill::open(&path)?;
+    store.compacted().context("the file was left as it was")
 }
 
 async fn purge(store: Arc<Store>) -> anyhow::Result<()> {
