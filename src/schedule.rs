@@ -2,8 +2,8 @@
 //!
 //! Must not know: what its jobs do. The scheduler's tick is a hint; that a job is due, that it is not running already,
 //! and that a run was missed is decided here, over records that survive the process. A run that is cut short stays due.
-//! What is due is looked for from the start on and every few minutes, and caught up once, however many runs were missed:
-//! the scheduler goes by the machine's clock, and stands still for as long as that was set back.
+//! What is due is looked for from the start on and every few minutes, and caught up once, however many runs were
+//! missed: the scheduler goes by the machine's clock, and stands still for as long as that was set back.
 
 mod check;
 mod renewal;

@@ -74,6 +74,10 @@ impl FakeGraph {
         complaints.insert(of.to_owned(), (status, error));
     }
 
+    fn complain_no_more(&self, of: &str) {
+        self.complaints.lock().unwrap().remove(of);
+    }
+
     fn asked(&self) -> usize {
         *self.asked.lock().unwrap()
     }
@@ -105,6 +109,7 @@ struct Bench {
     shared: Arc<Shared>,
     clock: Arc<ManualClock>,
     leads: FacebookLeads,
+    health: Arc<Health>,
     graph: Arc<FakeGraph>,
     _folder: TempDir,
 }
@@ -133,15 +138,17 @@ impl Bench {
             graph_url,
             ..Options::default()
         });
+        let health = Arc::new(Health::default());
         let leads = FacebookLeads::new(
             Arc::clone(&shared),
             Arc::new(client.unwrap()),
-            Arc::default(),
+            Arc::clone(&health),
         );
         let bench = Self {
             shared,
             clock,
             leads,
+            health,
             graph,
             _folder: folder,
         };

@@ -121,3 +121,51 @@ async fn another_token_has_the_whole_day_to_see_the_lead() {
     let waited = bench.given_up_after().await;
     assert!(waited >= DAY, "{waited:?}");
 }
+
+/// A secret that was changed at Facebook made a dead letter of every lead.
+#[tokio::test]
+async fn a_refused_proof_is_waited_for_with_the_remedy_and_costs_no_lead() {
+    let mut bench = Bench::new().await;
+    bench.graph.allow("old");
+    let message = "Invalid appsecret_proof provided in the API argument";
+    let refused = json!({ "message": message, "type": "GraphMethodException", "code": 100 });
+    bench.graph.complain("old", 400, refused);
+    let leads: Vec<_> = (11..51).collect();
+    bench.receive(&leads).await;
+    bench.work().await;
+    let at_once = bench.graph.asked();
+    assert!(
+        at_once <= 16,
+        "the key is left alone: asked {at_once} times"
+    );
+    let trouble = bench.health.trouble().unwrap().error;
+    assert!(trouble.starts_with("set facebook.app_secret"), "{trouble}");
+    assert!(trouble.contains(message), "{trouble}");
+    for _ in 0..100 {
+        bench.ask_again().await;
+    }
+    assert_eq!((bench.counted("dead_letter"), bench.parked()), (0, 0));
+    bench.graph.complain_no_more("old");
+    for _ in 0..5 {
+        bench.clock.advance(3 * MINUTE);
+        bench.work().await;
+    }
+    assert_eq!((bench.leads(), bench.health.trouble()), (40, None));
+}
+
+/// One lead that Graph failed with held up everybody while it was alone, a minute at a time.
+#[tokio::test]
+async fn a_lead_that_graph_fails_with_for_ever_does_not_hold_up_the_next() {
+    let mut bench = Bench::new().await;
+    bench.graph.allow("old");
+    bench.graph.complain("11", 500, temporary());
+    bench.receive(&[11]).await;
+    bench.work().await;
+    for _ in 0..10 {
+        bench.ask_again().await;
+    }
+    bench.receive(&[12]).await;
+    bench.work().await;
+    assert_eq!(bench.leads(), 1);
+    assert_eq!(bench.counted("dead_letter"), 0);
+}
