@@ -1,8 +1,9 @@
 //! What runs by the clock: retention, self-check, and whatever else is added where the node is composed.
 //!
 //! Must not know: what its jobs do. The scheduler's tick is a hint; that a job is due, that it is not running already,
-//! and that a run was missed is decided here, over records that survive the process. A run that is cut short stays due,
-//! and is caught up once at the next start, however many were missed.
+//! and that a run was missed is decided here, over records that survive the process. A run that is cut short stays due.
+//! What is due is looked for from the start on and every few minutes, and caught up once, however many runs were
+//! missed: the scheduler goes by the machine's clock, and stands still for as long as that was set back.
 
 mod check;
 mod renewal;
@@ -35,6 +36,8 @@ use crate::worker::{StepError, jittered};
 /// What was missed is caught up this long after the start at most, and half of it at least: the backlog goes first, and
 /// a fleet that is started at once does not act at once.
 const CATCH_UP_AFTER: Duration = Duration::from_secs(30);
+/// How often what was missed is looked for afterwards, at most: half of it at least.
+const CATCH_UP_EVERY: Duration = Duration::from_secs(5 * 60);
 /// The name under which compactions are recorded. They have no rhythm: see `store::compaction`.
 const COMPACTION: &str = "compaction";
 const MIB: u64 = 1024 * 1024;
@@ -135,12 +138,19 @@ impl Schedule {
         if let Err(error) = timetable.start().await {
             tracing::error!(%error, "nothing runs by the clock: the scheduler does not start");
         }
+        self.keep_up(CATCH_UP_AFTER, CATCH_UP_EVERY).await;
+    }
+
+    /// Catches up on what was missed until the node shuts down: `after` this time at most, and then `every` so often.
+    async fn keep_up(&self, after: Duration, every: Duration) {
         let mut stop = Stop(self.stop.clone());
-        stop.rest(jittered(CATCH_UP_AFTER)).await;
-        if let Err(error) = self.catch_up().await {
-            tracing::error!(%error, "what was missed cannot be told");
+        stop.rest(jittered(after)).await;
+        while !stop.is_set() {
+            if let Err(error) = self.catch_up().await {
+                tracing::error!(%error, "what was missed cannot be told");
+            }
+            stop.rest(jittered(every)).await;
         }
-        stop.wait().await;
     }
 
     /// The library's jobs hold no strong reference: it never lets go of them.
@@ -153,7 +163,7 @@ impl Schedule {
                 let schedule = schedule.upgrade();
                 async move {
                     if let Some(schedule) = schedule {
-                        schedule.run_job(&schedule.jobs[place]).await;
+                        schedule.tick(&schedule.jobs[place]).await;
                     }
                 }
                 .boxed()
@@ -199,6 +209,12 @@ impl Schedule {
         self.keep_last(COMPACTION, run).await
     }
 
+    async fn tick(&self, job: &Job) {
+        if let Err(error) = self.run_if_due(job).await {
+            tracing::error!(job = job.name, %error, "whether a job is due cannot be told");
+        }
+    }
+
     /// Runs what is due, each job once; returns how many ran.
     ///
     /// # Errors
@@ -209,27 +225,48 @@ impl Schedule {
             if *self.stop.borrow() {
                 break;
             }
-            let due_ms = self.store.read()?.job(job.name)?.and_then(|job| job.due_ms);
-            if due_ms.is_some_and(|due_ms| due_ms <= self.clock.now_ms()) {
-                ran += usize::from(self.run_job(job).await);
-            }
+            ran += usize::from(self.run_if_due(job).await?);
         }
         Ok(ran)
     }
 
-    /// Runs a job now, whether it is due or not; false where it is running already, or there is none of that name.
-    pub async fn run_now(&self, name: &str) -> bool {
-        match self.jobs.iter().find(|job| job.name == name) {
-            Some(job) => self.run_job(job).await,
-            None => false,
+    /// Whether it ran: it is due, and not running already.
+    async fn run_if_due(&self, job: &Job) -> Result<bool, StoreError> {
+        let Ok(_running) = job.running.try_lock() else {
+            return Ok(false);
+        };
+        let now_ms = self.clock.now_ms();
+        let record = self.store.read()?.job(job.name)?.unwrap_or_default();
+        let next_ms = job.rhythm.next_after(now_ms);
+        match record.due_ms {
+            Some(due_ms) if due_ms <= now_ms => {
+                self.run_job(job).await;
+                Ok(true)
+            }
+            Some(due_ms) if due_ms <= next_ms => Ok(false),
+            // Never heard of, or noted while the clock was fast: nothing is due later than at its next time.
+            _ => {
+                let due_ms = Some(next_ms);
+                self.keep(job.name, JobRecord { due_ms, ..record }).await?;
+                Ok(false)
+            }
         }
     }
 
-    /// Runs never overlap: a tick that comes while one is under way is dropped.
-    async fn run_job(&self, job: &Job) -> bool {
+    /// Runs a job now, whether it is due or not; false where it is running already, or there is none of that name.
+    pub async fn run_now(&self, name: &str) -> bool {
+        let Some(job) = self.jobs.iter().find(|job| job.name == name) else {
+            return false;
+        };
         let Ok(_running) = job.running.try_lock() else {
             return false;
         };
+        self.run_job(job).await;
+        true
+    }
+
+    /// Runs never overlap: whoever calls this holds the job's lock, or drops the run.
+    async fn run_job(&self, job: &Job) {
         let started_ms = self.clock.now_ms();
         let work = AssertUnwindSafe((job.work)(Stop(self.stop.clone()))).catch_unwind();
         let done = work
@@ -248,7 +285,6 @@ impl Schedule {
         if let Err(error) = self.note(job, started_ms, done).await {
             tracing::error!(job = job.name, %error, "a job's run cannot be noted; it stays due");
         }
-        true
     }
 
     async fn note(&self, job: &Job, started_ms: i64, done: Done) -> Result<(), StoreError> {

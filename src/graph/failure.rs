@@ -48,6 +48,13 @@ pub enum Failure {
         /// Graph's answer.
         detail: String,
     },
+    /// Graph does not accept the proof that is made with the app's secret, or misses it: the configuration's fault, or
+    /// the key's, whose token another app made, and never the lead's. Waits; uses no attempts.
+    #[error("Graph does not accept the proof made with facebook.app_secret: {detail}")]
+    ProofRefused {
+        /// Graph's answer.
+        detail: String,
+    },
     /// No for good: fails at once.
     #[error("Graph refused: {detail}")]
     Refused {
@@ -88,6 +95,7 @@ impl Failure {
         | Self::Throttled { detail, .. }
         | Self::TokenBroken { detail, .. }
         | Self::Missing { detail }
+        | Self::ProofRefused { detail }
         | Self::Refused { detail }) = &mut self;
         *detail = words(detail);
         self
@@ -206,6 +214,7 @@ impl<'a> Complaint<'a> {
                 retry_after,
             },
             (100, Some(33)) => Failure::Missing { detail },
+            (100, _) if self.is_about_proof() => Failure::ProofRefused { detail },
             _ => Failure::Refused { detail },
         }
     }
@@ -220,6 +229,13 @@ impl<'a> Complaint<'a> {
             retry_after: waits.retry_after.max(by_usage),
             who,
         }
+    }
+
+    /// `Invalid appsecret_proof provided in the API argument`, or `API calls from the server require an appsecret_proof
+    /// argument`: the code is that of any bad parameter.
+    fn is_about_proof(&self) -> bool {
+        self.message
+            .is_some_and(|message| message.contains("appsecret_proof"))
     }
 
     /// Limits of app, user, page and custom kind, and those of business use cases (80001 pages, 80005 leads, and
@@ -268,6 +284,7 @@ mod tests {
             Failure::Throttled { .. } => "throttled",
             Failure::TokenBroken { .. } => "token broken",
             Failure::Missing { .. } => "missing",
+            Failure::ProofRefused { .. } => "proof refused",
             Failure::Refused { .. } => "refused",
         }
     }
@@ -361,6 +378,18 @@ mod tests {
                 other => panic!("{other}"),
             };
             assert_eq!(whom, expected, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_refused_proof_is_the_fault_of_no_lead() {
+        for message in [
+            "Invalid appsecret_proof provided in the API argument",
+            "API calls from the server require an appsecret_proof argument",
+        ] {
+            let error = json!({"message": message, "type": "GraphMethodException", "code": 100});
+            let body = json!({ "error": error }).to_string();
+            assert_eq!(verdict(400, &body), "proof refused", "{message}");
         }
     }
 

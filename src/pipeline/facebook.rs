@@ -24,15 +24,18 @@ use super::readings::Opened;
 use super::settle::Settling;
 use crate::graph::{Extent, Failure, Graph, Throttled};
 use crate::health::Health;
-use crate::model::{Campaign, FacebookKey, LeadId};
+use crate::model::{Campaign, FacebookKey, LeadId, TaskKey};
 use crate::platforms;
 use crate::store::tokens::Place;
 use crate::store::{StoreError, Tables};
-use crate::worker::{Step, StepError, Worker};
+use crate::worker::{Step, StepError, Worker, jittered};
 
 const POLL: Duration = Duration::from_millis(500);
 /// Parked leads woken in one transaction: intake that arrives meanwhile waits for no more of them.
 const WAKE_MAX: usize = 1_000;
+/// How soon a lead that is not read for want of a good proof is tried again: before its key is, for its account may
+/// have another one.
+const PROOF_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// How often parked leads are looked at for one that may find out whether a refused token works again.
 const PROBE_EVERY_MS: i64 = 3 * 60 * 60 * 1000;
 
@@ -79,7 +82,8 @@ enum Found {
     Missing {
         error: String,
     },
-    /// Not its fault: Graph is away, or throttles what is asked about this page or by this app.
+    /// Not its fault: Graph is away, throttles what is asked about this page or by this app, or does not accept the
+    /// app's proof.
     Later(Hindrance),
 }
 
@@ -101,9 +105,9 @@ impl FacebookLeads {
         }
     }
 
-    async fn fetch(&self, fetch: Fetch) -> Fetched {
+    async fn fetch(&self, task: TaskKey, fetch: Fetch) -> Fetched {
         let reply = self.graph.lead(&fetch.leadgen_id, &fetch.key).await;
-        let page = fetch.page.clone();
+        let (page, key) = (fetch.page.clone(), fetch.key.id);
         let served = reply.lead.is_ok() && fetch.is_probe;
         let healed = served.then(|| (fetch.key.clone(), page.clone()));
         let found = match reply.lead {
@@ -116,6 +120,8 @@ impl FacebookLeads {
         };
         let waits = reply.waits;
         let heard = Heard {
+            task,
+            key,
             page,
             waits,
             hindrance,
@@ -183,6 +189,13 @@ impl FacebookLeads {
             } => later(detail, retry_after, Hindered::Page),
             Failure::TokenBroken { detail, extent } => fetch.park(extent, detail),
             Failure::Missing { detail } => Found::Missing { error: detail },
+            Failure::ProofRefused { detail } => {
+                let error = format!(
+                    "set facebook.app_secret to the secret of the app that made the token of Facebook key {}: {detail}",
+                    fetch.key.id
+                );
+                later(error, Some(jittered(PROOF_AGAIN_AFTER)), Hindered::Key)
+            }
             Failure::Refused { detail } => Found::Settled(Prepared::dead(&detail)),
         }
     }
@@ -227,7 +240,7 @@ impl Worker for FacebookLeads {
         let this = &*self;
         let answers = fetches
             .into_iter()
-            .map(|(key, fetch)| async move { (key, this.fetch(*fetch).await) });
+            .map(|(key, fetch)| async move { (key, this.fetch(key, *fetch).await) });
         let (mut heard, mut healed) = (Vec::new(), Vec::new());
         for (key, fetched) in join_all(answers).await {
             heard.push(fetched.heard);

@@ -100,6 +100,57 @@ async fn runs_that_were_missed_are_caught_up_once_at_the_next_start() {
     assert!(kept.due_ms.unwrap() > now_ms);
 }
 
+/// The next run was noted by a clock that was fast by months: nothing ran for as long.
+#[tokio::test]
+async fn a_clock_that_was_fast_and_is_set_right_keeps_no_job_from_running() {
+    let bench = Bench::new();
+    bench.clock.advance(1_000 * HOUR);
+    let schedule = bench.counting(Ok(Done::well("counted")));
+    schedule.register().await.unwrap();
+    bench.clock.set_back(1_000 * HOUR);
+    assert_eq!(schedule.catch_up().await.unwrap(), 0);
+    let due_ms = Rhythm::hourly("edge-1", "count").next_after(NOW_MS);
+    assert_eq!(record(&schedule).due_ms, Some(due_ms), "as status shows it");
+    bench.clock.advance(HOUR);
+    assert_eq!(schedule.catch_up().await.unwrap(), 1);
+}
+
+/// What was due was looked for once, after the start, and then left to a scheduler that waits for a time which the
+/// machine's clock, being set back, reaches much later.
+#[tokio::test]
+async fn what_is_missed_while_the_node_runs_is_caught_up_without_a_tick_and_once() {
+    let bench = Bench::new();
+    let schedule = Arc::new(bench.counting(Ok(Done::well("counted"))));
+    schedule.register().await.unwrap();
+    let keeping_up = Arc::clone(&schedule);
+    let soon = Duration::from_millis(1);
+    let running = tokio::spawn(async move { keeping_up.keep_up(soon, soon).await });
+    for run in 1..=3 {
+        let due_ms = record(&schedule).due_ms;
+        bench.clock.advance(HOUR);
+        while record(&schedule).due_ms == due_ms {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.ran(), run);
+    }
+    bench.shutdown.send(true).unwrap();
+    running.await.unwrap();
+    assert_eq!(bench.ran(), 3);
+}
+
+#[tokio::test]
+async fn a_tick_of_a_job_that_is_not_due_is_dropped() {
+    let bench = Bench::new();
+    let schedule = bench.counting(Ok(Done::well("counted")));
+    schedule.register().await.unwrap();
+    schedule.tick(&schedule.jobs[0]).await;
+    assert_eq!(bench.ran(), 0);
+    bench.clock.advance(HOUR);
+    schedule.tick(&schedule.jobs[0]).await;
+    schedule.tick(&schedule.jobs[0]).await;
+    assert_eq!(bench.ran(), 1);
+}
+
 #[tokio::test]
 async fn a_run_that_was_cut_short_is_due_at_the_next_start() {
     let bench = Bench::new();

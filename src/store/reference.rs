@@ -173,11 +173,8 @@ fn read(snapshot: &Snapshot, reads: Reads) -> Result<Reference, StoreError> {
     let mut documents = Vec::new();
     for entry in snapshot.reference.iter()? {
         let (key, record) = entry?;
-        match document(record.value()) {
-            Ok(document) => documents.push((key.value().0, document)),
-            // The next complete pull brings it again.
-            Err(error) => tracing::error!(%error, "a cached document is left out"),
-        }
+        let collection = key.value().0;
+        documents.extend(readable(record.value()).map(|document| (collection, document)));
     }
     let complete_at_ms = match number(&snapshot.meta, COMPLETE_AT)? {
         0 => None,
@@ -191,6 +188,13 @@ fn read(snapshot: &Snapshot, reads: Reads) -> Result<Reference, StoreError> {
         }
     }
     Ok(reference)
+}
+
+/// A cached document, unless it is damaged: the next complete pull brings it again.
+fn readable(record: &[u8]) -> Option<Document> {
+    document(record)
+        .inspect_err(|error| tracing::error!(%error, "a cached document is left out"))
+        .ok()
 }
 
 fn document(record: &[u8]) -> Result<Document, StoreError> {
@@ -306,23 +310,24 @@ impl Snapshot {
         range.map(|entry| document(entry?.1.value())).collect()
     }
 
-    /// A Facebook key's document, as it came.
+    /// A Facebook key's document, as it came; `None` also where it is damaged.
     pub(crate) fn facebook_key_document(
         &self,
         id: ObjectId,
     ) -> Result<Option<Document>, StoreError> {
         let id = id_document(&Bson::ObjectId(id));
         let record = self.reference.get((KEYS, id.as_slice()))?;
-        record.map(|record| document(record.value())).transpose()
+        Ok(record.and_then(|record| readable(record.value())))
     }
 }
 
 impl Tables<'_> {
-    /// The Facebook keys of an account, with the tokens to use.
+    /// The Facebook keys of an account, with the tokens to use. Damaged ones are left out: they are cached for all
+    /// accounts together, and must not keep the others' leads from being written.
     pub(crate) fn facebook_keys(&self, account: ObjectId) -> Result<Vec<FacebookKey>, StoreError> {
         let mut keys = Vec::new();
         for entry in self.reference.range((KEYS, &[][..])..(KEYS + 1, &[][..]))? {
-            let key = FacebookKey::read(&document(entry?.1.value())?);
+            let key = readable(entry?.1.value()).and_then(|document| FacebookKey::read(&document));
             if let Some(key) = key.filter(|key| key.account_id == account) {
                 keys.push(self.overlaid(key)?);
             }
@@ -330,13 +335,12 @@ impl Tables<'_> {
         Ok(keys)
     }
 
-    /// A Facebook key with the token that its document has.
+    /// A Facebook key with the token that its document has; `None` also where that is damaged.
     pub(crate) fn facebook_key(&self, id: ObjectId) -> Result<Option<FacebookKey>, StoreError> {
         let id = id_document(&Bson::ObjectId(id));
-        let Some(record) = self.reference.get((KEYS, id.as_slice()))? else {
-            return Ok(None);
-        };
-        Ok(FacebookKey::read(&document(record.value())?))
+        let record = self.reference.get((KEYS, id.as_slice()))?;
+        let document = record.and_then(|record| readable(record.value()));
+        Ok(document.and_then(|document| FacebookKey::read(&document)))
     }
 
     fn apply_reference(&mut self, events: &[ReplicaEvent]) -> Result<(), StoreError> {

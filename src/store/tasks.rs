@@ -18,8 +18,12 @@ mod damaged;
 pub struct Task {
     /// Attempts used up (R27): failures that were the webhook's own.
     pub attempts: u32,
-    /// When the first of the present failures happened, for those tried over a span of time (Graph 100/33).
+    /// Since when Graph has been failing with this lead, milliseconds since the epoch; an answer about the lead ends
+    /// that, and so does parking.
     pub failing_since_ms: Option<i64>,
+    /// How long, in all, it was to wait after answers that do not show the lead (Graph 100/33), in milliseconds. What
+    /// else it waited for does not count; parking begins the count anew, for the next answer is to another token.
+    pub missing_for_ms: i64,
     /// The last error, in words.
     pub last_error: Option<String>,
     /// What it waits for.

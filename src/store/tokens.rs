@@ -219,6 +219,7 @@ impl Tables<'_> {
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let Some(cached) = self.facebook_key(used.id)? else {
+            // Gone, or damaged; then the old token, if it still works, is renewed once more when it is read again.
             return Ok(false);
         };
         let replaces = cached.fingerprint();

@@ -13,7 +13,8 @@ use crate::store::reference::{COLLECTIONS, StoreReplica};
 use crate::store::tokens::Renewed;
 use crate::worker::StepError;
 
-/// Tokens written in one round; after a long outage the next round goes on.
+/// Tokens tried in one round, whichever; after a long outage the next round goes on at once, as long as any can be
+/// written.
 const WRITES_MAX: usize = 100;
 
 const FACEBOOK_KEYS: usize = 3;
@@ -43,7 +44,7 @@ impl Renewer {
                 Write::Refused => round.refused += 1,
             }
         }
-        round.more |= are_more && round.unwritten == 0;
+        round.more |= are_more && round.written > 0 && round.unwritten == 0;
         Ok(())
     }
 
@@ -114,3 +115,6 @@ impl Renewer {
         Ok(tokio::task::spawn_blocking(apply).await??)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,6 +151,26 @@ async fn a_lead_is_read_with_the_page_s_token_and_the_proof_of_the_app_s_secret(
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_app_secret_makes_leads_wait_and_the_status_says_what_to_set() {
+    let graph = graph().await;
+    graph.demand_proof("1234567", "new secret");
+    put_lead(&graph, "l1");
+    let mut node = strict(&graph)
+        .config("facebook.app_secret = \"old secret\"")
+        .reference(Reference::sample().to_import())
+        .start()
+        .await;
+    post(&node, &notification("l1")).await;
+    until_graph_is(&node, "waiting").await;
+    let status = node.status().await;
+    let trouble = status["dependencies"]["graph"]["last_error"].to_string();
+    assert!(trouble.contains("set facebook.app_secret"), "{trouble}");
+    assert!(!trouble.contains("old secret"), "{trouble}");
+    until_waiting_for(&node, "graph").await;
+    node.leave_unfinished();
+}
+
 /// Two accounts whose campaigns share the form, each with a token of its own.
 fn two_accounts() -> [Reference; 2] {
     ["token of one", "token of two"].map(|token| {

@@ -106,8 +106,12 @@ impl<'a> Look<'a> {
     /// The first of the account's keys that is not known to be broken; without one the task is parked.
     fn with_key(&mut self, wanted: Wanted) -> Result<Work, StoreError> {
         let account = wanted.campaign.account_id;
-        let mut error = None;
+        let (mut error, mut held) = (None, None);
         for key in self.desk.reference().keys(account, &wanted.page) {
+            if let Some(hindrance) = self.pace.hindrance_of_key(key.id, self.now_ms) {
+                held.get_or_insert(hindrance);
+                continue;
+            }
             let broken = self.snapshot.broken(key, &wanted.page)?;
             let is_probe = broken.is_some();
             if let Some(broken) = broken
@@ -134,6 +138,9 @@ impl<'a> Look<'a> {
                 key: key.clone(),
                 is_probe,
             })));
+        }
+        if let Some(hindrance) = held {
+            return Ok(Work::Found(Found::Later(hindrance)));
         }
         let error =
             error.unwrap_or_else(|| "the account has no Facebook key for this page".to_owned());

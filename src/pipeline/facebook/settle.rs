@@ -88,8 +88,9 @@ impl Settling {
         }
     }
 
-    /// Waits without using up an attempt (R28), the longer the longer this very lead has been failing: it may be
-    /// Graph's trouble with one object, which must not be asked for every second for ever.
+    /// Waits without using up an attempt (R28), nor any of the time in which the lead may appear. The longer this very
+    /// lead has been failing, the longer: it may be Graph's trouble with one object, which must not be asked for every
+    /// second for ever.
     fn later(
         &self,
         tables: &mut Tables<'_>,
@@ -136,11 +137,15 @@ impl Settling {
         error: String,
     ) -> Result<(), StoreError> {
         let mut task = tables.task(key)?.unwrap_or_default();
+        task.failing_since_ms = None;
+        task.missing_for_ms = 0;
         task.last_error = Some(error);
         task.waits_for = waits_for;
         tables.enqueue(key, &task, self.now_ms)
     }
 
+    /// Counts the waits between such answers, and not the time since the first of them: an outage in between, or a
+    /// node that was off, is no time in which the lead was looked for.
     fn missing(
         &self,
         tables: &mut Tables<'_>,
@@ -148,14 +153,16 @@ impl Settling {
         error: String,
     ) -> Result<(), StoreError> {
         let mut task: Task = tables.task(key)?.unwrap_or_default();
-        let since_ms = *task.failing_since_ms.get_or_insert(self.now_ms);
-        let failing_ms = self.now_ms - since_ms;
-        if failing_ms >= MISSING_FOR_MS {
+        if task.missing_for_ms >= MISSING_FOR_MS {
             return self.end(tables, key, Outcome::DeadLetter { error });
         }
+        let wait_ms = task
+            .missing_for_ms
+            .clamp(MISSING_BACKOFF_MS.0, MISSING_BACKOFF_MS.1);
+        task.missing_for_ms += wait_ms;
+        task.failing_since_ms = None;
         task.last_error = Some(error);
         task.waits_for = WaitsFor::Graph;
-        let wait_ms = failing_ms.clamp(MISSING_BACKOFF_MS.0, MISSING_BACKOFF_MS.1);
         tables.enqueue(key, &task, self.now_ms + wait_ms)
     }
 }

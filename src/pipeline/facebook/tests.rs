@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says so loudly")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::IntoFuture;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 
 use axum::extract::Query;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::{Json, Router};
 use bson::{RawDocumentBuf, doc};
 use inlet_sync::ports::{Replica, ReplicaEvent};
@@ -33,10 +33,14 @@ use crate::worker::run_until_idle;
 const NOW_MS: i64 = 1_700_000_000_000;
 const ACCOUNT: ObjectId = ObjectId::from_bytes([0xa1; 12]);
 
-/// A Graph that shows any lead to those tokens it knows.
+mod waiting;
+
+/// A Graph that shows any lead to those tokens it knows, but for those that it complains of.
 #[derive(Default)]
 struct FakeGraph {
     allowed: Mutex<BTreeSet<String>>,
+    /// By lead or token: the status, and what the error has besides its type.
+    complaints: Mutex<BTreeMap<String, (StatusCode, Value)>>,
     asked: Mutex<usize>,
 }
 
@@ -49,8 +53,8 @@ impl FakeGraph {
     async fn start() -> (Arc<Self>, String) {
         let graph = Arc::new(Self::default());
         let state = Arc::clone(&graph);
-        let app = Router::new().fallback(move |Query(asked): Query<Asked>| {
-            let answer = state.answer(&asked);
+        let app = Router::new().fallback(move |uri: Uri, Query(asked): Query<Asked>| {
+            let answer = state.answer(uri.path(), &asked);
             async move { answer }
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -63,12 +67,29 @@ impl FakeGraph {
         self.allowed.lock().unwrap().insert(token.to_owned());
     }
 
+    /// From now on a lead or token gets this error.
+    fn complain(&self, of: &str, status: u16, error: Value) {
+        let status = StatusCode::from_u16(status).unwrap();
+        let mut complaints = self.complaints.lock().unwrap();
+        complaints.insert(of.to_owned(), (status, error));
+    }
+
+    fn complain_no_more(&self, of: &str) {
+        self.complaints.lock().unwrap().remove(of);
+    }
+
     fn asked(&self) -> usize {
         *self.asked.lock().unwrap()
     }
 
-    fn answer(&self, asked: &Asked) -> (StatusCode, Json<Value>) {
+    fn answer(&self, path: &str, asked: &Asked) -> (StatusCode, Json<Value>) {
         *self.asked.lock().unwrap() += 1;
+        let lead = path.rsplit('/').next().unwrap();
+        let complaints = self.complaints.lock().unwrap();
+        let of = [lead, asked.access_token.as_str()];
+        if let Some((status, error)) = of.iter().find_map(|of| complaints.get(*of)) {
+            return (*status, Json(json!({ "error": error })));
+        }
         if self.allowed.lock().unwrap().contains(&asked.access_token) {
             return (StatusCode::OK, Json(json!({ "id": "1", "field_data": [] })));
         }
@@ -88,6 +109,7 @@ struct Bench {
     shared: Arc<Shared>,
     clock: Arc<ManualClock>,
     leads: FacebookLeads,
+    health: Arc<Health>,
     graph: Arc<FakeGraph>,
     _folder: TempDir,
 }
@@ -116,15 +138,17 @@ impl Bench {
             graph_url,
             ..Options::default()
         });
+        let health = Arc::new(Health::default());
         let leads = FacebookLeads::new(
             Arc::clone(&shared),
             Arc::new(client.unwrap()),
-            Arc::default(),
+            Arc::clone(&health),
         );
         let bench = Self {
             shared,
             clock,
             leads,
+            health,
             graph,
             _folder: folder,
         };
@@ -181,8 +205,12 @@ impl Bench {
         self.shared.store.read().unwrap().waiting().unwrap().parked
     }
 
+    fn counted(&self, outcome: &str) -> u64 {
+        self.shared.store.read().unwrap().counted(outcome).unwrap()
+    }
+
     fn leads(&self) -> u64 {
-        self.shared.store.read().unwrap().counted("lead").unwrap()
+        self.counted("lead")
     }
 }
 

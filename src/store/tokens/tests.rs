@@ -330,3 +330,47 @@ fn a_new_token_wakes_its_account_s_work_and_nobody_else_s() {
     let due = snapshot.due_for_graph(NOW_MS, 10).unwrap();
     assert_eq!(due, [TaskKey::webhook(1)]);
 }
+
+/// One damaged key failed the transaction that writes down what a pass has found, for all accounts and for ever.
+#[test]
+fn a_damaged_key_is_left_out_and_keeps_no_other_from_being_used() {
+    const OTHER: ObjectId = ObjectId::from_bytes([0xf2; 12]);
+    let bench = Bench::new();
+    bench.reads(&document(OTHER, None, "other"));
+    assert!(bench.renew(&bench.key(), "new"));
+    bench.refuse(Place::of_key(&bench.key()), &bench.key());
+    bench.write(|tables| {
+        let id = bson::RawDocumentBuf::try_from(&doc! { "_id": OTHER }).unwrap();
+        let key = (3, id.as_bytes());
+        let mut record = tables.reference.get(key)?.unwrap().value().to_vec();
+        record[10] ^= 1;
+        tables.reference.insert(key, record.as_slice())?;
+        Ok(())
+    });
+    let keys = bench.write(|tables| {
+        tables.mend(ACCOUNT)?;
+        assert_eq!(tables.facebook_key(OTHER)?, None);
+        tables.facebook_keys(ACCOUNT)
+    });
+    let ids: Vec<_> = keys.iter().map(|key| key.id).collect();
+    assert_eq!(ids, [KEY]);
+    assert_eq!(bench.unwritten(), 1);
+    bench.reads(&document(OTHER, None, "other"));
+    let keys = bench.write(|tables| tables.facebook_keys(ACCOUNT));
+    assert_eq!(keys.len(), 2, "it was read again");
+}
+
+#[test]
+fn a_renewed_token_whose_key_is_damaged_is_not_told_to_be_written() {
+    let bench = Bench::new();
+    assert!(bench.renew(&bench.key(), "new"));
+    bench.write(|tables| {
+        let id = bson::RawDocumentBuf::try_from(&doc! { "_id": KEY }).unwrap();
+        let record: &[u8] = b"junk";
+        tables.reference.insert((3, id.as_bytes()), record)?;
+        Ok(())
+    });
+    assert_eq!(bench.unwritten(), 0);
+    bench.reads(&document(KEY, None, "old"));
+    assert_eq!((bench.unwritten(), bench.token()), (1, "new".to_owned()));
+}

@@ -325,7 +325,7 @@ impl State {
     fn read_lead(&self, call: &Call) -> Response<Full<Bytes>> {
         let token = call.parameter("access_token");
         if !self.proves(token, call.parameter("appsecret_proof")) {
-            return error(400, 100, None);
+            return proof_refused();
         }
         let Some(pages) = self.tokens.get(token) else {
             return error(400, 190, Some(463));
@@ -388,6 +388,16 @@ fn error(status: u16, code: i64, subcode: Option<i64>) -> Response<Full<Bytes>> 
         error["error_subcode"] = json!(subcode);
     }
     respond(status, json!({ "error": error }).to_string())
+}
+
+fn proof_refused() -> Response<Full<Bytes>> {
+    let error = json!({
+        "message": "Invalid appsecret_proof provided in the API argument",
+        "type": "GraphMethodException",
+        "code": 100,
+        "fbtrace_id": "A1b2C3",
+    });
+    respond(400, json!({ "error": error }).to_string())
 }
 
 fn throttled(minutes: u64) -> Response<Full<Bytes>> {
