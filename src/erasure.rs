@@ -53,6 +53,8 @@ pub struct Eraser {
     health: Arc<Health>,
     search: Arc<Search>,
     pace: Pace,
+    /// The first erasure of the last round, where that failed: the next round has one alone, and begins behind it.
+    failed: Option<[u8; 12]>,
 }
 
 impl Eraser {
@@ -66,6 +68,7 @@ impl Eraser {
             health: Arc::default(),
             search: Arc::new(find),
             pace: Pace::default(),
+            failed: None,
         }
     }
 
@@ -91,20 +94,30 @@ impl Eraser {
     /// From the hold to the end of it.
     async fn round(&mut self) -> Result<Step, StepError> {
         let began_ms = self.clock.now_ms();
+        let after = self.failed;
+        // One that cannot be carried out is not to keep all the others from it.
+        let limit = if after.is_some() { 1 } else { TOGETHER_MAX };
+        let mut first = after;
         let work = async {
-            let begin = |tables: &mut Tables<'_>| tables.begin_round(TOGETHER_MAX);
-            self.erase(self.store.write(begin).await?).await
+            let begin = move |tables: &mut Tables<'_>| tables.begin_round(limit, after);
+            let erasures = self.store.write(begin).await?;
+            first = erasures.first().map(|erasure| erasure.id);
+            self.erase(erasures).await
         };
         let erased = AssertUnwindSafe(work).catch_unwind().await;
         match erased.unwrap_or_else(|_| Err("a step of it panicked".into())) {
             Ok(()) => {
+                self.failed = None;
                 self.pace.went_well(began_ms, self.clock.now_ms());
                 self.health.well();
                 Ok(Step::Busy)
             }
             Err(error) => {
+                self.failed = first;
                 self.pace.failed(began_ms, self.clock.now_ms());
-                self.health.ill(error.to_string(), self.clock.now_ms());
+                let alone = first.filter(|_| limit == 1).map(hex::encode);
+                let of = alone.map_or_else(String::new, |id| format!(" (erasure {id})"));
+                self.health.ill(format!("{error}{of}"), self.clock.now_ms());
                 tracing::error!(
                     %error,
                     "erasing has failed: the node goes on, and it is tried again from time to time"

@@ -204,8 +204,8 @@ async fn finish(knobs: &Knobs, sample: Sample) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
-/// Old leads and 1,000 fresh ones: fails unless the fresh ones are left with all their documents, and nothing else; says
-/// what the next start makes of the file.
+/// Old leads and 1,000 fresh ones: fails unless the fresh ones are left with all their documents, and nothing else.
+/// Says what the next start makes of the file.
 async fn shrink(knobs: &Knobs) -> anyhow::Result<Compacted> {
     let folder = TempDir::new_in(workshop()?)?;
     let path = store(folder.path());

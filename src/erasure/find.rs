@@ -74,6 +74,7 @@ pub fn find(
         recogniser: Recogniser::new(erasures, store.reference()),
         found: vec![Found::default(); erasures.len()],
         contacts: HashMap::new(),
+        kept: BTreeSet::new(),
         adopted: HashMap::new(),
         taken: HashMap::new(),
         told: None,
@@ -106,6 +107,8 @@ struct Search<'a> {
     found: Vec<Found>,
     /// Whose contacts are, by their rows.
     contacts: HashMap<u64, Places>,
+    /// Contacts of theirs that stay all the same.
+    kept: BTreeSet<u64>,
     /// Leads by the `_id`s that outcomes name, where these are not their own.
     adopted: HashMap<[u8; 12], u64>,
     /// By which erasure leads go.
@@ -150,6 +153,17 @@ impl Search<'_> {
 
     /// Leads of these contacts, and those that name somebody without a contact that does.
     fn leads(&mut self) -> Result<(), StoreError> {
+        self.each_lead()?;
+        // Only now: leads of the same contact that are theirs stand before and behind.
+        for row in std::mem::take(&mut self.kept) {
+            for place in self.contacts.remove(&row).into_iter().flatten() {
+                self.found[place].contacts.remove(&row);
+            }
+        }
+        Ok(())
+    }
+
+    fn each_lead(&mut self) -> Result<(), StoreError> {
         self.each_document(Collection::Leads, |search, snapshot, row, lead| {
             let upstream = lead.settled_id().bytes();
             if upstream != lead.own_id {
@@ -167,7 +181,7 @@ impl Search<'_> {
             match search.concerned(&places, facts.task.seq, facts.arrived_at_ms) {
                 Some(place) => search.take_lead(place, row, &facts),
                 // The person came back, and was taken for the contact of before: it stays with what came since.
-                None => contact.into_iter().for_each(|row| search.keep_contact(row)),
+                None => search.kept.extend(contact),
             }
             Ok(())
         })
@@ -185,12 +199,6 @@ impl Search<'_> {
             true => Places::new(),
             false => self.recogniser.lead(lead),
         })
-    }
-
-    fn keep_contact(&mut self, row: u64) {
-        for place in self.contacts.remove(&row).into_iter().flatten() {
-            self.found[place].contacts.remove(&row);
-        }
     }
 
     /// The newest of these erasures that concerns what came with this webhook: of somebody who came back between two

@@ -1,7 +1,7 @@
 //! When the next round of erasures may begin.
 //!
-//! A round holds the node still. Between two of them it has at least as long as the last one took, so that many
-//! erasures in a row leave it half of its time; and after one that failed, longer from time to time.
+//! A round holds the node still. Between two of them it has as long as the last one took, up to a minute, so that many
+//! short rounds in a row leave it half of its time; and after one that failed, longer from time to time.
 //!
 //! Must not know: what a round does.
 

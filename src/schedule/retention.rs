@@ -15,6 +15,8 @@ use crate::worker::StepError;
 /// A rest after a step, as a multiple of the step's time, and its bounds.
 const REST_FACTOR: u32 = 4;
 const REST: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// How often it looks whether a round of erasures has ended.
+const ERASURE_POLL: Duration = Duration::from_millis(100);
 /// Whoever still has a device token that died so long ago is told once more that it leads nowhere.
 const DEAD_TOKENS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
@@ -147,10 +149,12 @@ impl Retention {
             if !self.store.read()?.has_aged_webhook(after, until_ms)? {
                 break;
             }
+            self.while_erasing(stop).await?;
             let begun = Instant::now();
-            let step = self
-                .store
-                .write(move |tables| tables.purge_webhooks(after, until_ms));
+            let step = self.store.write(move |tables| match tables.is_erasing()? {
+                true => Ok(Swept::nothing(after)),
+                false => tables.purge_webhooks(after, until_ms),
+            });
             let swept = step.await?;
             removed.webhooks += swept.purged;
             place = swept.next;
@@ -195,9 +199,13 @@ impl Retention {
             if !(kind.has)(&self.store.read()?, after, until_ms)? {
                 break;
             }
+            self.while_erasing(stop).await?;
             let begun = Instant::now();
             let step = self.store.write(move |tables| {
-                let swept = (kind.purge)(tables, after, until_ms, &mut unacknowledged)?;
+                let swept = match tables.is_erasing()? {
+                    true => Swept::nothing(after),
+                    false => (kind.purge)(tables, after, until_ms, &mut unacknowledged)?,
+                };
                 Ok((swept, unacknowledged))
             });
             let (swept, brought_up_to_date) = step.await?;
@@ -237,6 +245,14 @@ impl Retention {
             self.rest(stop, begun).await;
         }
         Ok(purged)
+    }
+
+    /// What an erasure has found is its own to remove, with what that leaves behind (R38).
+    async fn while_erasing(&self, stop: &mut Stop) -> Result<(), StoreError> {
+        while !stop.is_set() && self.store.read()?.is_erasing()? {
+            stop.rest(ERASURE_POLL).await;
+        }
+        Ok(())
     }
 
     async fn rest(&self, stop: &mut Stop, begun: Instant) {

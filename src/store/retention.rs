@@ -30,6 +30,17 @@ pub struct Swept<P> {
     pub next: Option<P>,
 }
 
+impl<P> Swept<P> {
+    /// A step that did nothing: the next one begins at the same place.
+    #[must_use]
+    pub fn nothing(at: P) -> Self {
+        Self {
+            purged: 0,
+            next: Some(at),
+        }
+    }
+}
+
 /// What is to become of a record.
 enum Verdict<T> {
     /// It goes, with this.

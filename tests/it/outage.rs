@@ -191,7 +191,7 @@ async fn a_node_that_ends_or_is_killed_during_an_outage_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_reads_upstream_during_a_drain_finds_what_every_document_refers_to() {
-    const SIZE: usize = 1_200;
+    const SIZE: usize = 3_000;
     let mut outage = Outage::ahead(Mongod::standalone().await, SIZE).await;
     outage.mongod.stop().await;
     outage.receive(SIZE).await;

@@ -34,7 +34,8 @@ pub(crate) struct Whoever<'a> {
 
 impl Tables<'_> {
     /// The newest erasure of whoever sent a submission that came before it: a lead that had to be fetched, or was being
-    /// made of it just then.
+    /// made of it just then. One that is not finished says nothing yet: its round finds what is made until then, and it
+    /// may be given up.
     pub(crate) fn erasure_since(&self, who: &Whoever<'_>) -> Result<Option<[u8; 12]>, StoreError> {
         let mut newest = None;
         for key in who.given.iter().chain(&who.known_by) {
@@ -42,6 +43,9 @@ impl Tables<'_> {
             for entry in self.erased_people.range(of_key)? {
                 let (entry, _) = entry?;
                 let (_, id, account) = entry.value();
+                if self.unfinished_erasures.get(id)?.is_some() {
+                    continue;
+                }
                 let erasure = match load(&self.erasures, id) {
                     // Whom it concerned nobody knows: that is worth no other lead.
                     Err(StoreError::Corrupt { .. }) => None,

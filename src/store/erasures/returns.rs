@@ -2,9 +2,9 @@
 //!
 //! An erased lead's derived key stays, taken by nobody. Where the id names a submission, whatever comes under it is a
 //! resend. Where it names a person, what was not said before is said by somebody who is back: that is a lead of its
-//! own, whose `_id` is derived from the erased one and the erasure, so that every node that knows both agrees on it,
-//! and MongoDB takes it for another lead than the erased one. That one may be erased in its turn: the keys are a
-//! chain, a link for each erasure.
+//! own, whose `_id` is derived from the erased one and the erasure it went by, so that nodes where it went by the same
+//! one agree on it, and MongoDB takes it for another lead than the erased one. That one may be erased in its turn: the
+//! keys are a chain, a link for each erasure that took a lead.
 //!
 //! Must not know: how an erasure finds what is theirs.
 

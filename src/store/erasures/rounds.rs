@@ -8,6 +8,8 @@
 //!
 //! Must not know: what a round looks for, and when one is worth trying.
 
+use std::ops::Bound;
+
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use crate::model::Erasure;
@@ -47,10 +49,19 @@ impl Tables<'_> {
         Ok(number(&self.meta, HOLD)? > 0)
     }
 
-    /// Begins a round of at most `limit` erasures, which are returned; without any there is no round, nor a hold. One
-    /// whose record is damaged is forgotten: nobody knows any more whom it is about.
-    pub(crate) fn begin_round(&mut self, limit: usize) -> Result<Vec<Erasure>, StoreError> {
-        let unfinished = self.unfinished_erasures.iter()?.take(limit);
+    /// Begins a round of at most `limit` erasures, which are returned; without any there is no round, nor a hold. Those
+    /// behind `after` come first. One whose record is damaged is forgotten: nobody knows any more whom it is about.
+    pub(crate) fn begin_round(
+        &mut self,
+        limit: usize,
+        after: Option<[u8; 12]>,
+    ) -> Result<Vec<Erasure>, StoreError> {
+        let after = after.unwrap_or_default();
+        let behind = self
+            .unfinished_erasures
+            .range::<&[u8; 12]>((Bound::Excluded(&after), Bound::Unbounded))?;
+        let before = self.unfinished_erasures.range::<&[u8; 12]>(..=&after)?;
+        let unfinished = behind.chain(before).take(limit);
         let ids: Result<Vec<_>, StoreError> =
             unfinished.map(|entry| Ok(*entry?.0.value())).collect();
         let mut erasures = Vec::new();

@@ -64,7 +64,9 @@ async fn while_a_round_is_under_way_nothing_is_made_pushed_or_sent() {
     let delivery = bench.deliveries(seq)[0].0;
     let other = bench.receive(NAMESAKE).await;
     bench.begin("eva@example.com").await;
-    bench.write(|tables| tables.begin_round(1).map(drop)).await;
+    bench
+        .write(|tables| tables.begin_round(1, None).map(drop))
+        .await;
     bench.work().await;
     assert_eq!(bench.outcome(other), None);
     assert!(bench.outbox().take(0, 100).is_err());
@@ -90,11 +92,11 @@ async fn until_its_round_an_erasure_holds_nothing_and_what_is_made_by_then_goes_
     bench.begin("eva@example.com").await;
     let other = bench.lead(NAMESAKE).await;
     assert!(is_lead(bench.outcome(other)));
+    assert!(is_lead(bench.outcome(by_phone)));
     assert!(
-        is_lead(bench.outcome(by_phone)),
-        "nothing says that it is hers"
+        is_lead(bench.outcome(names_her)),
+        "the erasure may be given up"
     );
-    assert_eq!(bench.outcome(names_her), ignored(Reason::Erased));
     assert!(bench.pushes().await);
     let now_ms = bench.clock.now_ms();
     let begin =
@@ -108,9 +110,40 @@ async fn until_its_round_an_erasure_holds_nothing_and_what_is_made_by_then_goes_
     assert!(left.iter().all(|one| one.is_certain), "{left:?}");
     assert_eq!(
         left.len(),
-        8,
-        "with the lead and its message that came by phone"
+        10,
+        "with the leads that came meanwhile, and their messages"
     );
+}
+
+#[tokio::test]
+async fn an_erasure_that_is_given_up_before_its_round_has_cost_no_lead() {
+    let bench = Bench::with_campaign().await;
+    let waited = bench.receive(EVA).await;
+    let begun = bench.begin("eva@example.com").await;
+    bench.work().await;
+    assert!(is_lead(bench.outcome(waited)));
+    bench.abandon(&hex::encode(begun.id)).await.unwrap();
+    let again = bench.lead(EVA).await;
+    assert!(is_duplicate(bench.outcome(again)));
+    assert_eq!(bench.count("inbound.leads"), 1);
+}
+
+/// The contact stays with who is back; what it had from before goes, wherever it stands in the store.
+#[tokio::test]
+async fn what_waited_and_came_to_stand_behind_who_is_back_goes_all_the_same() {
+    let bench = Bench::with_campaign().await;
+    bench.lead(EVA).await;
+    let by_phone = bench.receive(EVA_BY_PHONE).await;
+    bench.begin("eva@example.com").await;
+    let back = bench.receive(EVA_AGAIN).await;
+    for seq in [back, by_phone] {
+        bench.settle_draft(seq, bench.prepared(seq)).await;
+    }
+    bench.write(move |tables| tables.set_cursor(back)).await;
+    assert_eq!(bench.count("inbound.leads"), 3);
+    bench.finish().await;
+    assert_eq!(bench.webhooks(), [back]);
+    assert_eq!(bench.count("inbound.leads"), 1);
 }
 
 #[tokio::test]
@@ -229,6 +262,42 @@ async fn a_search_that_fails_lets_the_node_go_on_and_is_tried_again_later() {
 }
 
 #[tokio::test]
+async fn an_erasure_that_cannot_be_carried_out_keeps_no_other_from_it_and_is_named() {
+    let bench = Bench::with_campaign().await;
+    bench.lead(EVA).await;
+    let broken = bench.begin("nobody@example.com").await.id;
+    let sound = bench.begin("eva@example.com").await.id;
+    let health = Arc::new(Health::default());
+    let mut eraser = bench.eraser().telling(Arc::clone(&health));
+    eraser = eraser.searching(move |store, erasures, stopped| {
+        match erasures.iter().any(|erasure| erasure.id == broken) {
+            true => Err(StoreError::Panicked),
+            false => find(store, erasures, stopped),
+        }
+    });
+    let mut rounds = 0;
+    while is_unfinished(&bench, sound) {
+        assert!(rounds < 3, "all, and each of them alone");
+        eraser.step().await.unwrap();
+        bench.clock.advance(Duration::from_secs(3_600));
+        rounds += 1;
+    }
+    assert_eq!(bench.documents(), 0);
+    for _ in 0..2 {
+        eraser.step().await.unwrap();
+        bench.clock.advance(Duration::from_secs(3_600));
+    }
+    assert!(is_unfinished(&bench, broken));
+    let told = health.trouble().unwrap().error;
+    assert!(told.contains(&hex::encode(broken)), "{told}");
+}
+
+fn is_unfinished(bench: &Bench, id: [u8; 12]) -> bool {
+    let snapshot = bench.shared.store.read().unwrap();
+    snapshot.has_unfinished(&[id]).unwrap()
+}
+
+#[tokio::test]
 async fn what_has_failed_is_tried_at_once_by_whoever_opens_the_store_next() {
     let bench = Bench::with_campaign().await;
     let erasure = bench.begin("eva@example.com").await;
@@ -317,7 +386,9 @@ async fn an_erasure_that_is_given_up_is_over_here_and_told_to_others() {
     let before = bench.lead(EVA).await;
     let late = bench.receive(EVA_AGAIN).await;
     let erasure = bench.begin("eva@example.com").await;
-    bench.write(|tables| tables.begin_round(1).map(drop)).await;
+    bench
+        .write(|tables| tables.begin_round(1, None).map(drop))
+        .await;
     let report = bench.abandon(&hex::encode(erasure.id)).await.unwrap();
     assert_eq!(report["abandoned"], true);
     assert_eq!(report["record"], "waiting");
