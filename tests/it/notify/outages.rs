@@ -5,8 +5,9 @@
 use serde_json::Value;
 
 use super::{WITHIN, each, lead_ids, listed, submit, until};
+use crate::support::aiosmtpd::Aiosmtpd;
 use crate::support::node::Node;
-use crate::support::providers::{Providers, notifying_reference};
+use crate::support::providers::{Providers, counted, notifying_reference};
 use crate::support::reference::Reference;
 use crate::support::wait;
 
@@ -49,21 +50,7 @@ impl Story {
             let health = self.health(other).await;
             assert_eq!(health["channel"], "ok", "{other}: {health}");
         }
-        let waiting = ["--channel", channel, "--state", "waiting"];
-        wait::until(
-            "the outage to be found out again and again",
-            WITHIN,
-            async || {
-                let waiting = listed(&self.node, &waiting).await;
-                let tried = waiting.iter().filter(|one| one["last_error"].is_string());
-                let tried = tried.count();
-                let is_enough = tried >= TRIED && waiting.len() == LEADS;
-                is_enough
-                    .then_some(())
-                    .ok_or_else(|| format!("{tried} of {}", waiting.len()))
-            },
-        )
-        .await;
+        until_tried(&self.node, channel, LEADS).await;
         let health = self.health(channel).await;
         assert_eq!(health["channel"], "waiting", "{health}");
     }
@@ -151,4 +138,52 @@ async fn what_waits_for_a_provider_outlives_the_node() {
     until(&story.node, "email", "waiting", LEADS as u64).await;
     story.providers.smtp.resume().await;
     story.end().await;
+}
+
+/// A server that others wrote dies, and so does the node; counted in what the server wrote down.
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_wait_for_a_real_server_that_died_and_each_goes_out_once() {
+    let mut server = Aiosmtpd::start("inlet", "hunter22").await;
+    let reference = notifying_reference();
+    let mut node = Node::build()
+        .config(&format!(
+            "smtp.url = \"smtp://inlet:hunter22@{}\"",
+            server.address()
+        ))
+        .config("smtp.from = \"Leads <leads@inlet.example>\"")
+        .reference(reference.to_import())
+        .start()
+        .await;
+    for id in 1..=3 {
+        submit(&node, &reference, id).await;
+    }
+    until(&node, "email", "sent", 3).await;
+    server.kill();
+    for id in 4..=LEADS {
+        submit(&node, &reference, id).await;
+    }
+    until_tried(&node, "email", LEADS - 3).await;
+    node.kill9();
+    node.start().await;
+    until(&node, "email", "waiting", LEADS as u64 - 3).await;
+    server.start_again().await;
+    until(&node, "email", "sent", LEADS as u64).await;
+    let taken = server.taken();
+    let subjects = taken.iter().map(|mail| mail["subject"].as_str().unwrap());
+    assert_eq!(counted(subjects.map(str::to_owned)), each(1..=LEADS, 1));
+}
+
+/// Waits until the outage was found out again and again, and so many messages wait.
+async fn until_tried(node: &Node, channel: &str, count: usize) {
+    let waiting = ["--channel", channel, "--state", "waiting"];
+    wait::until("the outage to be found out", WITHIN, async || {
+        let waiting = listed(node, &waiting).await;
+        let tried = waiting.iter().filter(|one| one["last_error"].is_string());
+        let tried = tried.count();
+        let is_enough = tried >= TRIED && waiting.len() == count;
+        is_enough
+            .then_some(())
+            .ok_or_else(|| format!("{tried} of {}", waiting.len()))
+    })
+    .await;
 }

@@ -22,12 +22,14 @@ aiosmtpd==1.4.6 --hash=sha256:72c99179ba5aa9ae0abbda6994668239b64a5ce054471955fe
 atpublic==5.0 --hash=sha256:b651dcd886666b1042d1e38158a22a4f2c267748f4e97fde94bc492a4a28a3f3
 attrs==24.3.0 --hash=sha256:ac96cd038792094f438ad1f6ff80837353805ac950cd2aa0e0625ef19850c308
 ";
+const LOG: &str = "server.log";
 const START: Duration = Duration::from_secs(30);
 
 /// A running server.
 pub(crate) struct Aiosmtpd {
     // Before the directory: fields are dropped in this order, and the process writes into it.
     process: Process,
+    command: Command,
     directory: TempDir,
     address: SocketAddr,
     certificate: Certificate,
@@ -51,15 +53,28 @@ impl Aiosmtpd {
             .args([user, password])
             .current_dir(directory.path())
             .env("PYTHONPATH", packages);
-        let process = Process::start(&mut command, &path("server.log"), directory.path());
+        let process = Process::start(&mut command, &path(LOG), directory.path());
         let mut server = Self {
             process,
+            command,
             directory,
             address,
             certificate,
         };
         server.ready().await;
         server
+    }
+
+    /// SIGKILL: whoever connects is refused.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it once more at the same address, with what it took until then.
+    pub(crate) async fn start_again(&mut self) {
+        let directory = self.directory.path();
+        self.process = Process::start(&mut self.command, &directory.join(LOG), directory);
+        self.ready().await;
     }
 
     /// Where it listens.

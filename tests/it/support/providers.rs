@@ -117,7 +117,8 @@ pub(crate) fn header(mail: &str, name: &str) -> String {
     value.unwrap_or_default().to_owned()
 }
 
-fn counted(keys: impl Iterator<Item = String>) -> Counts {
+/// How often each is there.
+pub(crate) fn counted(keys: impl Iterator<Item = String>) -> Counts {
     let mut counts = Counts::new();
     for key in keys {
         *counts.entry(key).or_default() += 1;
