@@ -477,36 +477,68 @@ async fn a_lead_that_is_fetched_after_the_erasure_and_came_before_it_is_not_made
         "5502",
         &[("full_name", NAME), ("email", "namesake@example.com")],
     );
-    let mut reference = Reference::sample();
-    let key = reference.facebook_key();
-    let token = doc! { "access_token": "not yet", "expires_in": 0 };
-    reference.change(key, doc! { "token": token });
-    let mongod = Mongod::shared_replica_set().await;
-    let scene = Scene::knowing(reference, mongod, Node::build().graph_url(&graph.url())).await;
-    let node = &scene.node;
-    let notify = async |id: &str| {
+    let late = Late::begin(&graph).await;
+    late.is_fetched_after_an_erasure().await;
+    assert!(!speaks_of_her(&late.scene.node).await);
+}
+
+/// A node to which two Facebook notifications have come whose leads it cannot fetch yet: 5501, hers, and 5502.
+struct Late {
+    scene: Scene,
+    key: ObjectId,
+}
+
+impl Late {
+    async fn begin(graph: &Graph) -> Self {
+        let mut reference = Reference::sample();
+        let key = reference.facebook_key();
+        let token = doc! { "access_token": "not yet", "expires_in": 0 };
+        reference.change(key, doc! { "token": token });
+        let mongod = Mongod::shared_replica_set().await;
+        let build = Node::build().graph_url(&graph.url());
+        let scene = Scene::knowing(reference, mongod, build).await;
+        let late = Self { scene, key };
+        late.notify("5501").await;
+        late.notify("5502").await;
+        outcomes::until_waiting_for(&late.scene.node, "token").await;
+        late
+    }
+
+    async fn notify(&self, id: &str) {
         let value = json!({ "leadgen_id": id, "page_id": PAGE, "form_id": FORM });
         let batch = json!({ "entry": [{ "changes": [{ "field": "leadgen", "value": value }] }] });
-        assert!(node.post_facebook(&batch).await.is_acknowledged());
-    };
-    notify("5501").await;
-    notify("5502").await;
-    outcomes::until_waiting_for(node, "token").await;
-    erase(node, EMAIL).await;
-    let token = doc! { "token": { "access_token": TOKEN } };
-    scene
-        .edit("facebook.keys", doc! { "_id": key }, doc! { "$set": token })
+        assert!(
+            self.scene
+                .node
+                .post_facebook(&batch)
+                .await
+                .is_acknowledged()
+        );
+    }
+
+    /// She is erased by her e-mail, then the token comes: her lead is not made, be it sent
+    /// again, and the other one is.
+    async fn is_fetched_after_an_erasure(&self) {
+        let node = &self.scene.node;
+        erase(node, EMAIL).await;
+        let token = doc! { "token": { "access_token": TOKEN } };
+        self.scene
+            .edit(
+                "facebook.keys",
+                doc! { "_id": self.key },
+                doc! { "$set": token },
+            )
+            .await;
+        wait::until("both to end", FINISHED_WITHIN, async || {
+            let ends = outcomes::ends(node).await;
+            let have_ended = ends.len() == 2 && ends.iter().all(|ends| ends.len() == 1);
+            have_ended.then_some(()).ok_or_else(|| format!("{ends:?}"))
+        })
         .await;
-    wait::until("both to end", FINISHED_WITHIN, async || {
-        let ends = outcomes::ends(node).await;
-        let have_ended = ends.iter().all(|ends| ends.len() == 1);
-        have_ended.then_some(()).ok_or_else(|| format!("{ends:?}"))
-    })
-    .await;
-    assert_eq!(outcomes::ends(node).await, [["ignored: erased"], ["lead"]]);
-    node.settled().await;
-    notify("5501").await;
-    node.settled().await;
-    assert_eq!(outcomes::last_ends(node).await, ["duplicate"]);
-    assert!(!speaks_of_her(node).await);
+        assert_eq!(outcomes::ends(node).await, [["ignored: erased"], ["lead"]]);
+        node.settled().await;
+        self.notify("5501").await;
+        node.settled().await;
+        assert_eq!(outcomes::last_ends(node).await, ["duplicate"]);
+    }
 }

@@ -6,12 +6,12 @@ use futures_util::TryStreamExt;
 use mongodb::Database;
 use serde_json::json;
 
-use super::{EMAIL, FINISHED_WITHIN, FOLLOWED_WITHIN, NAME, PHONE, erase, finished};
+use super::{EMAIL, FINISHED_WITHIN, FOLLOWED_WITHIN, Late, NAME, PHONE, erase, finished};
 use crate::support::graph::Graph;
 use crate::support::mongod::{Mongod, fresh_name};
 use crate::support::node::Node;
 use crate::support::outcomes;
-use crate::support::reference::{FORM, PAGE, Reference, TOKEN};
+use crate::support::reference::{PAGE, Reference, TOKEN};
 use crate::support::scene::Scene;
 use crate::support::wait;
 
@@ -171,41 +171,12 @@ async fn a_facebook_lead_that_is_fetched_late_under_the_contacts_phone_is_not_ma
         ("phone_number", PHONE),
     ];
     graph.lead(PAGE, "5502", &housemates);
-    let mut reference = Reference::sample();
-    let key = reference.facebook_key();
-    let token = doc! { "access_token": "not yet", "expires_in": 0 };
-    reference.change(key, doc! { "token": token });
-    let mongod = Mongod::shared_replica_set().await;
-    let scene = Scene::knowing(reference, mongod, Node::build().graph_url(&graph.url())).await;
-    let node = &scene.node;
-    scene
+    let late = Late::begin(&graph).await;
+    late.scene
         .deliver(json!({ "id": "g-1", "name": NAME, "email": EMAIL, "phone": PHONE }))
         .await;
-    let notify = async |id: &str| {
-        let value = json!({ "leadgen_id": id, "page_id": PAGE, "form_id": FORM });
-        let batch = json!({ "entry": [{ "changes": [{ "field": "leadgen", "value": value }] }] });
-        assert!(node.post_facebook(&batch).await.is_acknowledged());
-    };
-    notify("5501").await;
-    notify("5502").await;
-    outcomes::until_waiting_for(node, "token").await;
-    erase(node, EMAIL).await;
-    let token = doc! { "token": { "access_token": TOKEN } };
-    scene
-        .edit("facebook.keys", doc! { "_id": key }, doc! { "$set": token })
-        .await;
-    wait::until("both to end", FINISHED_WITHIN, async || {
-        let ends = outcomes::ends(node).await;
-        let have_ended = ends.len() == 2 && ends.iter().all(|ends| ends.len() == 1);
-        have_ended.then_some(()).ok_or_else(|| format!("{ends:?}"))
-    })
-    .await;
-    assert_eq!(outcomes::ends(node).await, [["ignored: erased"], ["lead"]]);
-    node.settled().await;
-    notify("5501").await;
-    node.settled().await;
-    assert_eq!(outcomes::last_ends(node).await, ["duplicate"]);
-    let record = scene.one("inlet.erasures", doc! {}).await;
+    late.is_fetched_after_an_erasure().await;
+    let record = late.scene.one("inlet.erasures", doc! {}).await;
     let keys = record.get_array("keys").unwrap().len();
     assert_eq!(keys, 1, "other nodes are told what was asked for");
 }
