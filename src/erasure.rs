@@ -40,7 +40,7 @@ const TICKETS_STEP_MAX: usize = 1_000;
 /// How long the worker sleeps when nothing tells it to wake.
 const POLL: Duration = Duration::from_secs(1);
 
-/// How everything of some erasures is looked for; see [`find`].
+/// How everything of some erasures is looked for; see [`find()`].
 type Search = dyn Fn(&Store, &[Erasure], &dyn Fn() -> bool) -> Result<Option<Vec<Found>>, StoreError>
     + Send
     + Sync;
