@@ -12,7 +12,7 @@ use crate::store::documents::Collection;
 use crate::store::erasures::Again;
 use crate::store::{Snapshot, StoreError};
 
-/// What was sent for a lead that goes, after the erasure.
+/// What was sent for a lead that goes: what came after the erasure, and what is not to be mistaken for that.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Since {
     /// To be worked through again.
@@ -40,8 +40,16 @@ impl Search<'_> {
             let places = search.recogniser.repetition(&lead, payload);
             let said_at = message.body()?.get_datetime("created_at").ok();
             let said_at_ms = said_at.map_or(0, |at| at.timestamp_millis());
-            let concerned = search.newest(&places, |one| one.concerns_words_of(said_at_ms));
-            if let (Some(place), Some(facts)) = (concerned, lead.lead) {
+            let Some(facts) = lead.lead else {
+                return Ok(());
+            };
+            // What was said for a lead came before or after it, and is concerned no more than it if after.
+            let was_older = said_at_ms <= facts.arrived_at_ms;
+            let concerned = search.newest(&places, |one| {
+                let may_be = was_older || one.concerns(facts.task.seq, facts.arrived_at_ms);
+                may_be && one.concerns_words_of(said_at_ms)
+            });
+            if let Some(place) = concerned {
                 search.take_lead(place, row, &facts);
             }
             Ok(())

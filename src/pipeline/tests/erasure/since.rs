@@ -185,6 +185,27 @@ async fn a_lead_that_came_since_is_made_again_without_what_an_older_message_told
     );
 }
 
+/// The clock of the node that was asked is fast: by it the lead came before the erasure that this node had learnt of.
+#[tokio::test]
+async fn a_lead_that_came_since_is_not_taken_for_what_was_said_for_it_later_still() {
+    let bench = Bench::with_campaign().await;
+    let mut erasure = bench.erasure("eva@example.com");
+    erasure.at_ms += 60_000;
+    bench.learn(erasure).await;
+    let nameless = r#"{"id": "77", "last_input_text": "hi"}"#;
+    let seq = bench.receive_from("manychat", nameless).await;
+    bench.work().await;
+    let lead = bench.lead_of(seq);
+    bench.clock.advance(Duration::from_secs(1));
+    let said = bench.says("hello").await;
+    assert_eq!(bench.outcome(said), Some(Outcome::Duplicate { of: lead }));
+    bench.finish().await;
+    bench.work().await;
+    assert_eq!(bench.outcome(seq), Some(Outcome::Lead { id: lead }));
+    assert_eq!(bench.outcome(said), Some(Outcome::Duplicate { of: lead }));
+    assert_eq!(bench.webhooks(), [seq, said]);
+}
+
 /// The lead went by whichever was carried out first, and what came since was known to the other.
 #[tokio::test]
 async fn a_lead_that_two_people_want_erased_costs_nothing_of_what_came_since() {
