@@ -112,7 +112,7 @@ impl Console {
 
     /// The `erasures` part of the status.
     pub(super) fn erasure_status(&self, snapshot: &Snapshot) -> Result<Value, StoreError> {
-        let (_, unpushed) = snapshot.erasures_left()?;
+        let unpushed = snapshot.erasures_unpushed()?;
         let (waiting, under_way) = snapshot.erasures_to_do()?;
         let unfinished = snapshot.unfinished_erasures(NAMED_MAX)?;
         let unfinished: Vec<_> = unfinished.iter().map(hex::encode).collect();

@@ -352,7 +352,7 @@ impl Scrape<'_> {
             let family = self.sheet.gauge("inlet_erasures_failing", help);
             family.is(&[], live.erasures.trouble().is_some());
         }
-        let (_, unpushed) = self.snapshot.erasures_left()?;
+        let unpushed = self.snapshot.erasures_unpushed()?;
         let help = "Erasures asked for here whose records are not upstream yet.";
         let family = self.sheet.gauge("inlet_erasures_unpushed", help);
         family.is(&[], unpushed);

@@ -15,13 +15,11 @@ use inlet_sync::ports::Row;
 use sent::{Since, Told};
 
 use super::recognise::{Places, Recognised, Recogniser};
-use crate::model::{
-    Campaign, Erasure, LeadChange, LeadId, Outcome, Reading, TaskKey, Webhook, WebhookId,
-    derived_id,
-};
+use crate::model::{Erasure, LeadChange, LeadId, Outcome, Reading, TaskKey, Webhook, WebhookId};
 use crate::pipeline::readings::Opened;
+use crate::pipeline::taken::taken_by_lead;
 use crate::store::documents::{Collection, LeadFacts, Stored};
-use crate::store::erasures::{ErasedLead, ErasedWebhook, TakenKey};
+use crate::store::erasures::{ErasedLead, ErasedWebhook};
 use crate::store::{Snapshot, Store, StoreError};
 
 /// Records read with one snapshot: it pins freed pages.
@@ -331,7 +329,7 @@ impl Search<'_> {
             for task in tasks.filter(|task| webhook.changes.contains(&task.change)) {
                 let campaign = reference.campaign_by_id(ObjectId::from_bytes(task.campaign));
                 if let (Some(campaign), Some(lead)) = (campaign, leads.get(&task.change)) {
-                    webhook.keys.push(lead_key(campaign, lead));
+                    webhook.keys.push(taken_by_lead(campaign, lead));
                 }
             }
         }
@@ -419,13 +417,4 @@ fn leads_of(snapshot: &Snapshot, seq: u64) -> Result<HashMap<u32, LeadId>, Store
             LeadChange::Ignored(_) => None,
         });
     Ok(named.collect())
-}
-
-fn lead_key(campaign: &Campaign, lead: &LeadId) -> TakenKey {
-    let place = [campaign.account_id.bytes(), campaign.id.bytes()];
-    let lead = derived_id("lead", &[&place[0], &place[1], lead.as_str().as_bytes()]);
-    TakenKey {
-        lead: lead.bytes(),
-        said: None,
-    }
 }

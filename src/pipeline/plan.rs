@@ -144,13 +144,18 @@ pub(super) fn identify_at(
             (Uuid::new_v8(half(&hash)).to_string(), Some(key))
         }
     };
-    let id = derived_id("lead", &[&account, &campaign, text.as_bytes()]);
+    let id = lead_oid((&account, &campaign), &text);
     LeadIdentity {
         text,
         id,
         first_copy,
         is_return: false,
     }
+}
+
+/// A lead's `_id`, by its account, campaign and `lead_id` (R34).
+pub(super) fn lead_oid((account, campaign): (&[u8; 12], &[u8; 12]), lead_id: &str) -> ObjectId {
+    derived_id("lead", &[account, campaign, lead_id.as_bytes()])
 }
 
 /// Decides. `node` is this node's id.

@@ -4,9 +4,9 @@
 
 use bson::oid::ObjectId;
 
-use super::plan::identify_at;
+use super::plan::{identify_at, lead_oid};
 use super::prepare::{Draft, fields_hash};
-use crate::model::{Names, Submission};
+use crate::model::{Campaign, LeadId, Names, Submission};
 use crate::store::erasures::TakenKey;
 
 /// Keys that are taken for ever.
@@ -34,6 +34,16 @@ pub fn taken_by(place: (ObjectId, ObjectId), submission: &Submission, arrived_at
             said: said(submission.names, fields_hash),
         },
         first_copy: lead.first_copy,
+    }
+}
+
+/// The key of a lead whose id names a submission.
+#[must_use]
+pub fn taken_by_lead(campaign: &Campaign, lead: &LeadId) -> TakenKey {
+    let place = (campaign.account_id.bytes(), campaign.id.bytes());
+    TakenKey {
+        lead: lead_oid((&place.0, &place.1), lead.as_str()).bytes(),
+        said: None,
     }
 }
 

@@ -3,9 +3,9 @@
 //! An erasure begins with its record, in a transaction of its own, and waits for a round, which carries out all that
 //! wait: see `rounds`. Until then the node goes on. Whom it concerns is fixed with the record: what the person sent up
 //! to then. Of that more leads, documents and notifications may be made while it waits, and some may go out; the round
-//! finds them by the same addresses, and by the contact they were made for. What names the person itself is made into
-//! nothing any more. What the person sends after the record is nobody's who is erased: a contact that it is taken for
-//! stays, with what it says by then.
+//! finds them by the same addresses, and by the contact they were made for. What is worked through only after the round
+//! is made into nothing. What the person sends after the record is nobody's who is erased: a contact that it is taken
+//! for stays, with what it says by then.
 //!
 //! What a crash leaves undone is found and done again, since the record has all that is needed to find it.
 //!
@@ -31,9 +31,9 @@ pub use rounds::{NotAbandoned, Progress};
 pub use upstream::StoreErasures;
 pub use webhooks::{ErasedWebhook, Place};
 
-use super::documents::Collection;
 use people::ASKED;
 
+use super::documents::Collection;
 use super::{Snapshot, StoreError, Tables, codec};
 use crate::model::Erasure;
 use crate::model::erasure::PersonKey;
@@ -116,15 +116,12 @@ impl Snapshot {
         unfinished.map(|entry| Ok(*entry?.0.value())).collect()
     }
 
-    /// How many erasures are not finished here, and how many are not upstream.
+    /// How many erasures are not upstream.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn erasures_left(&self) -> Result<(u64, u64), StoreError> {
-        Ok((
-            self.unfinished_erasures.len()?,
-            self.unpushed_erasures.len()?,
-        ))
+    pub fn erasures_unpushed(&self) -> Result<u64, StoreError> {
+        Ok(self.unpushed_erasures.len()?)
     }
 
     /// An erasure's record.

@@ -15,7 +15,8 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use serde_json::{Value, json};
 
-use crate::support::node::Node;
+use crate::support::aiosmtpd::Aiosmtpd;
+use crate::support::node::{Build, Node};
 use crate::support::providers::Counts;
 use crate::support::reference::Reference;
 use crate::support::wait;
@@ -26,6 +27,16 @@ const CHANNELS: [&str; 3] = ["email", "sms", "push"];
 fn somebody(id: impl ToString) -> Value {
     let id = id.to_string();
     json!({ "id": id, "name": format!("Ada {id}"), "email": format!("ada{id}@example.se") })
+}
+
+/// A server that others wrote, and what a node needs to send its mails there.
+async fn real_relay() -> (Aiosmtpd, Build) {
+    let server = Aiosmtpd::start("inlet", "hunter22").await;
+    let url = format!("smtp://inlet:hunter22@{}", server.address());
+    let build = Node::build()
+        .config(&format!("smtp.url = {url:?}"))
+        .config("smtp.from = \"Leads <leads@inlet.example>\"");
+    (server, build)
 }
 
 /// Posts a lead to the generic campaign.

@@ -451,7 +451,8 @@ async fn a_damaged_record_that_is_to_be_pushed_is_in_nobodys_way() {
     });
     assert!(left.await.unwrap().is_empty());
     let snapshot = bench.shared.store.read().unwrap();
-    assert_eq!(snapshot.erasures_left().unwrap(), (0, 0));
+    assert_eq!(snapshot.erasures_to_do().unwrap(), (0, 0));
+    assert_eq!(snapshot.erasures_unpushed().unwrap(), 0);
 }
 
 #[tokio::test]

@@ -4,8 +4,7 @@
 
 use serde_json::Value;
 
-use super::{WITHIN, each, lead_ids, listed, submit, until};
-use crate::support::aiosmtpd::Aiosmtpd;
+use super::{WITHIN, each, lead_ids, listed, real_relay, submit, until};
 use crate::support::node::Node;
 use crate::support::providers::{Providers, counted, notifying_reference};
 use crate::support::reference::Reference;
@@ -143,17 +142,9 @@ async fn what_waits_for_a_provider_outlives_the_node() {
 /// A server that others wrote dies, and so does the node; counted in what the server wrote down.
 #[tokio::test(flavor = "multi_thread")]
 async fn mails_wait_for_a_real_server_that_died_and_each_goes_out_once() {
-    let mut server = Aiosmtpd::start("inlet", "hunter22").await;
+    let (mut server, build) = real_relay().await;
     let reference = notifying_reference();
-    let mut node = Node::build()
-        .config(&format!(
-            "smtp.url = \"smtp://inlet:hunter22@{}\"",
-            server.address()
-        ))
-        .config("smtp.from = \"Leads <leads@inlet.example>\"")
-        .reference(reference.to_import())
-        .start()
-        .await;
+    let mut node = build.reference(reference.to_import()).start().await;
     for id in 1..=3 {
         submit(&node, &reference, id).await;
     }

@@ -2,9 +2,7 @@
 
 use bson::doc;
 
-use super::{CHANNELS, lead_ids, listed, somebody, submit, submit_to};
-use crate::support::aiosmtpd::Aiosmtpd;
-use crate::support::node::Node;
+use super::{CHANNELS, lead_ids, listed, real_relay, somebody, submit, submit_to};
 use crate::support::providers::{Providers, header, notifying, notifying_reference};
 use crate::support::reference::Reference;
 use crate::support::web::Web;
@@ -54,7 +52,7 @@ async fn a_campaign_notifies_by_the_ways_that_its_type_names_and_once_by_each() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_says_what_the_campaign_says_and_names_what_it_could_not_attach() {
-    let server = Aiosmtpd::start("inlet", "hunter22").await;
+    let (server, build) = real_relay().await;
     let web = Web::start().await;
     web.file(
         "/secret.pdf",
@@ -76,15 +74,7 @@ async fn a_mail_says_what_the_campaign_says_and_names_what_it_could_not_attach()
             },
         },
     );
-    let node = Node::build()
-        .config(&format!(
-            "smtp.url = \"smtp://inlet:hunter22@{}\"",
-            server.address()
-        ))
-        .config("smtp.from = \"Leads <leads@inlet.example>\"")
-        .reference(reference.to_import())
-        .start()
-        .await;
+    let node = build.reference(reference.to_import()).start().await;
     let mut body = somebody("1");
     body["name"] = "Ada <script>".into();
     body["budget"] = "1 & 2".into();
