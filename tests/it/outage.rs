@@ -124,32 +124,70 @@ async fn accepts(address: SocketAddr) -> Instant {
     .await
 }
 
-async fn a_drain_survives_kills_of(mongod: Mongod, kills: u64) {
+/// An outage with work for several commands of leads, which is over but for MongoDB's start.
+async fn with_a_drain_ahead(mongod: Mongod) -> Outage {
     const SIZE: usize = 2_400;
     let mut outage = Outage::ahead(mongod, SIZE).await;
     outage.mongod.stop().await;
     outage.receive(SIZE).await;
     outage.processed().await;
-    outage.mongod.start().await;
-    // The second kill waits until the drain has got on.
-    for kill in 0..kills {
-        outage.drained_to(1 + kill * 1_000).await;
-        let pending = &outage.scene.node.status().await["sync"]["pending"];
-        assert!(pending.as_u64() > Some(0), "the drain was over already");
-        outage.mongod.kill();
-        outage.mongod.start().await;
+    outage
+}
+
+impl Outage {
+    /// Starts a MongoDB that writes a command of leads and keeps the answer to itself, and kills it there.
+    async fn killed_before_an_answer(&mut self) {
+        let leads = format!("{}.inbound.leads", self.scene.database.name());
+        let hang = doc! { "ns": leads, "commands": ["insert", "update"] };
+        let setting = doc! { "mode": "alwaysOn", "data": hang };
+        self.mongod
+            .start_with("waitAfterCommandFinishesExecution", setting)
+            .await;
+        self.drained_to(1).await;
+        self.killed_amid().await;
     }
-    outage.assert_complete().await;
+
+    /// Starts a MongoDB that writes one command of leads, answers, and does not begin with the next, and kills it
+    /// there.
+    async fn killed_before_a_command(&mut self) {
+        const FOR_GOOD_MS: i32 = 3_600_000;
+        let leads = format!("{}.inbound.leads", self.scene.database.name());
+        let hang = doc! {
+            "failCommands": ["insert", "update"],
+            "namespace": leads,
+            "blockConnection": true,
+            "blockTimeMS": FOR_GOOD_MS,
+        };
+        let setting = doc! { "mode": { "skip": 1 }, "data": hang };
+        self.mongod.start_with("failCommand", setting).await;
+        self.mongod.has_hung().await;
+        self.killed_amid().await;
+    }
+
+    async fn killed_amid(&mut self) {
+        let upstream = self.leads_upstream().await.expect("reading goes on");
+        assert!(0 < upstream && upstream < self.traffic.lead_count() as u64);
+        let pending = &self.scene.node.status().await["sync"]["pending"];
+        assert!(pending.as_u64() > Some(0), "{pending}");
+        self.mongod.kill();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_goes_on_after_mongodb_was_killed_in_the_middle_of_it() {
-    a_drain_survives_kills_of(Mongod::replica_set().await, 1).await;
+    let mut outage = with_a_drain_ahead(Mongod::replica_set().await).await;
+    outage.killed_before_an_answer().await;
+    outage.mongod.start().await;
+    outage.assert_complete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_goes_on_after_mongodb_was_killed_twice_in_the_middle_of_it() {
-    a_drain_survives_kills_of(Mongod::standalone().await, 2).await;
+    let mut outage = with_a_drain_ahead(Mongod::standalone().await).await;
+    outage.killed_before_an_answer().await;
+    outage.killed_before_a_command().await;
+    outage.mongod.start().await;
+    outage.assert_complete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +234,14 @@ async fn whoever_reads_upstream_during_a_drain_finds_what_every_document_refers_
     outage.mongod.stop().await;
     outage.receive(SIZE).await;
     outage.processed().await;
-    outage.mongod.start().await;
+    // Each write takes its time, so that there is one to read in.
+    let slow = doc! {
+        "failCommands": ["insert", "update"],
+        "blockConnection": true,
+        "blockTimeMS": 500,
+    };
+    let setting = doc! { "mode": "alwaysOn", "data": slow };
+    outage.mongod.start_with("failCommand", setting).await;
     let database = outage.mongod.database(outage.scene.database.name()).await;
     let mut readings_amid = 0;
     while outage.scene.node.status().await["sync"]["pending"] != 0 {

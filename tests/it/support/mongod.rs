@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use mongodb::options::ClientOptions;
 use mongodb::{Client, Database};
 use tempfile::TempDir;
@@ -67,7 +67,7 @@ impl Mongod {
                 .expect("the target directory takes files"),
             process: None,
         };
-        mongod.run().await;
+        mongod.run(None).await;
         if kind == Kind::ReplicaSet {
             mongod.initiate().await;
         }
@@ -100,8 +100,20 @@ impl Mongod {
 
     /// Starts it again, with the port and the data it had.
     pub(crate) async fn start(&mut self) {
+        self.start_again(None).await;
+    }
+
+    /// As [`Mongod::start`], with one of the server's own fail points set before it takes its first command: so a
+    /// test decides where a server hangs, however fast the machine is.
+    pub(crate) async fn start_with(&mut self, point: &str, setting: Document) {
+        let setting = Bson::Document(setting).into_relaxed_extjson();
+        self.start_again(Some(format!("failpoint.{point}={setting}")))
+            .await;
+    }
+
+    async fn start_again(&mut self, parameter: Option<String>) {
         assert!(self.process.is_none(), "the server runs already");
-        self.run().await;
+        self.run(parameter).await;
         self.ready().await;
     }
 
@@ -164,6 +176,13 @@ impl Mongod {
         self.admin(point).await.expect("a fail point can be set");
     }
 
+    /// Waits until a command has met the fail point `failCommand` that hangs it.
+    pub(crate) async fn has_hung(&self) {
+        let met =
+            doc! { "waitForFailPoint": "failCommand", "timesEntered": 1, "maxTimeMS": 120_000 };
+        self.admin(met).await.expect("a command hangs");
+    }
+
     /// A command against `admin`, on this very server whatever the state of its replica set.
     async fn admin(&self, command: Document) -> mongodb::error::Result<Document> {
         let uri = format!("mongodb://{}/?directConnection=true", self.address);
@@ -178,7 +197,7 @@ impl Mongod {
         self.process.as_mut().expect("the server is down")
     }
 
-    async fn run(&mut self) {
+    async fn run(&mut self, parameter: Option<String>) {
         let binary = tokio::task::spawn_blocking(binary::path)
             .await
             .expect("mongod is at hand");
@@ -198,6 +217,9 @@ impl Mongod {
             ]);
         if self.kind == Kind::ReplicaSet {
             command.args(["--replSet", "rs0"]);
+        }
+        if let Some(parameter) = parameter {
+            command.args(["--setParameter", &parameter]);
         }
         let log = self.directory.path().join("mongod.log");
         self.process = Some(Process::start(&mut command, &log, self.directory.path()));
