@@ -85,7 +85,7 @@ fn graph(url: &str) -> Graph {
     Graph::new(Options {
         graph_url: url.to_owned(),
         app_secret: Some(APP_SECRET.to_owned()),
-        timeout: Duration::from_millis(1000),
+        timeout: Duration::from_secs(5),
         ..Options::default()
     })
     .unwrap()

@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(50);
+    const PATIENCE: Duration = Duration::from_millis(500);
 
     fn held(places: &Arc<Semaphore>) -> (Held<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(64);

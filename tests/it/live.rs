@@ -314,7 +314,7 @@ async fn a_client_is_shown_out_when_its_token_ends_and_what_it_says_is_ignored()
     let stage = Stage::set().await;
     // The first client may take a while to be fetched; the token's time begins after that.
     drop(stage.listener(&stage.owner(), &["websocket"]).await);
-    let token = token::of(&stage.owner(), 5, SECRET);
+    let token = token::of(&stage.owner(), 15, SECRET);
     let options = json!({ "auth": { "token": token } });
     let listener = Listener::talkative(&stage.url(), &options, "leadadded");
     listener.hears_one("connect").await;

@@ -76,7 +76,7 @@ impl Mongod {
             "test",
             "node-1",
         );
-        options.deadline = Duration::from_secs(5);
+        options.deadline = Duration::from_secs(20);
         options
     }
 

@@ -154,7 +154,7 @@ async fn a_silence_before_the_message_is_handed_over_is_not_waited_out() {
 #[tokio::test]
 async fn a_break_in_the_middle_of_the_message_means_that_it_was_not_taken() {
     let smtp = relay().await;
-    let sender = sender_to(&smtp, "?tls=required", QUICK);
+    let sender = sender_to(&smtp, "?tls=required", HASTY);
     for act in [Act::Break, Act::Hang] {
         smtp.script(Step::Body, [act.clone()]);
         let outcome = sender.send(&large_message()).await;
@@ -175,7 +175,7 @@ async fn a_relay_that_says_no_in_the_middle_of_the_message_and_leaves_is_heard()
 #[tokio::test]
 async fn a_break_or_silence_after_the_last_dot_leaves_the_outcome_unknown() {
     let smtp = relay().await;
-    let sender = sender_to(&smtp, "?tls=required", QUICK);
+    let sender = sender_to(&smtp, "?tls=required", HASTY);
     for act in [
         Act::Break,
         Act::Hang,
