@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use bson::oid::ObjectId;
+
 use super::judge::{Judge, USER_WAIT_MS};
 use crate::notify::facts::{Missing, Sources};
 use crate::notify::{Way, claims};
@@ -168,7 +170,7 @@ impl<W: Way> Look<W> {
             Err(_) => return Ok(Seen::End(self.judge.fault(&delivery, self.now_ms))),
         };
         let claim = (self.agrees && !delivery.claimed)
-            .then(|| claims::key(lead.settled_id(), delivery.channel));
+            .then(|| claims::key(agreed_id(lead), delivery.channel));
         Ok(Seen::Send(Box::new(Send {
             number,
             delivery,
@@ -195,6 +197,15 @@ impl<W: Way> Look<W> {
     fn is_certain(&self, reference: &Reference, delivery: &Delivery) -> bool {
         let complete_at_ms = reference.complete_at_ms();
         self.is_alone || complete_at_ms.is_some_and(|at_ms| at_ms > delivery.wanted_at_ms)
+    }
+}
+
+/// The `_id` by which other nodes know a lead too. By its platform's id all derive the same one, whichever of them has
+/// heard that the lead was upstream under another; without such an id, it is the one that they settled on (R10).
+fn agreed_id(lead: &Stored) -> ObjectId {
+    match lead.lead {
+        Some(facts) if !facts.without_id => ObjectId::from_bytes(lead.own_id),
+        _ => lead.settled_id(),
     }
 }
 

@@ -7,7 +7,7 @@ use bson::doc;
 
 use super::bench::{Bench, Reply, Table};
 use crate::model::Channel::{self, Email, Sms};
-use crate::store::documents::Collection;
+use crate::store::documents::{Adopted, Collection};
 use crate::worker::{Step, Worker};
 
 const WITHOUT_ID: &str = r#"{"Email": "ada@example.com", "Name": "Ada Byron"}"#;
@@ -40,6 +40,25 @@ async fn the_first_to_claim_sends_and_the_other_knows() {
     assert_eq!(other.states(Email), ["elsewhere"; 10]);
     let claims = table.claims.lock().unwrap();
     assert!(claims.keys().all(|key| key.len() == 64), "hashes, no ids");
+}
+
+/// The key was made of the `_id` upstream, which one of them may have heard and the other not yet.
+#[tokio::test]
+async fn nodes_agree_whichever_of_them_knows_that_the_lead_was_upstream_under_another_id() {
+    let (_, one, other) = two_nodes().await;
+    one.lead(1).await;
+    other.lead(1).await;
+    let row = Collection::Leads.row(one.delivery(Email).lead);
+    let adopt = move |tables: &mut crate::store::Tables<'_>| {
+        let mut lead = tables.document(row)?;
+        lead.adopted = Some(Adopted {
+            id: [0x77; 12],
+            seen: true,
+        });
+        tables.put_document(row, &lead)
+    };
+    one.shared.store.write(adopt).await.unwrap();
+    assert_eq!(both_work(&one, &other, Email).await, 1);
 }
 
 #[tokio::test]
